@@ -1,21 +1,21 @@
 """What can go wrong, as one tree. Errors carry facts; api/status_codes.py knows the codes.
 
-    BookingWorkerError
-    |- InvalidRequest           a field is missing, malformed or too large
-    |  '- IdempotencyConflict   the same idempotency key with another request
-    |- ItemNotFound             no such item (or no longer)
-    |- NotYourItem              the item is another user's
-    |- WrongStatus              the item's status does not allow it
-    |- QueueFull                QUEUE_MAX_SIZE reached
-    |- UserHasPlace             a dead letter's user has another place by now
-    |- Fenced                   the answer came under an old lease
-    |- EngineUnavailable        the engine did not answer in time
-    |- EngineInUse              another service owns this DATA_DIR
-    |- EngineFailed             the embedded engine does not start
-    '- PeerError                a service that we call
-       |- PeerUnavailable       no answer, or a transient one: ask again
-       |- PeerRefused           a definite no
-       '- PeerBreakerOpen       not asked at all
+BookingWorkerError
+|- InvalidRequest           a field is missing, malformed or too large
+|  '- IdempotencyConflict   the same idempotency key with another request
+|- ItemNotFound             no such item (or no longer)
+|- NotYourItem              the item is another user's
+|- WrongStatus              the item's status does not allow it
+|- QueueFull                QUEUE_MAX_SIZE reached
+|- UserHasPlace             a dead letter's user has another place by now
+|- Fenced                   the answer came under an old lease
+|- EngineUnavailable        the engine did not answer in time
+|- EngineInUse              another service owns this DATA_DIR
+|- EngineFailed             the embedded engine does not start
+'- PeerError                a service that we call
+   |- PeerUnavailable       no answer, or a transient one: ask again
+   |- PeerRefused           a definite no
+   '- PeerBreakerOpen       not asked at all
 """
 
 from __future__ import annotations

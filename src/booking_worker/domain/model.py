@@ -289,5 +289,5 @@ class Held:
     booking_id: str
     booking_reference: str
     hold_ms: int | None
-    """How long the booking itself says that it lasts (expires_at less created_at); None: not said."""
+    """How long the booking itself says that it lasts (expires_at - created_at); None: not said."""
     reservation_id: str = ""

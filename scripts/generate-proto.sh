@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ensure_venv
 
 # rate_limiter.proto waits for the first room that calls it.
-files=(admin booking booking_worker realtime ticket)
+files=(admin booking booking_worker realtime sandbox ticket)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,6 +1,7 @@
 """What can go wrong, as one tree. Errors carry facts; api/status_codes.py knows the codes.
 
 BookingWorkerError
+|- InvalidSettings          the service does not start with these settings
 |- InvalidRequest           a field is missing, malformed or too large
 |  '- IdempotencyConflict   the same idempotency key with another request
 |- ItemNotFound             no such item (or no longer)
@@ -20,9 +21,19 @@ BookingWorkerError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class BookingWorkerError(Exception):
     """Base of all errors that this package raises on purpose."""
+
+
+class InvalidSettings(BookingWorkerError):
+    """The service does not start; each problem names a variable, what it got and what it takes."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
 
 
 class InvalidRequest(BookingWorkerError):

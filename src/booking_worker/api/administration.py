@@ -1,0 +1,137 @@
+"""What an operator may ask of the queue, whatever transport the question came by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from booking_worker.api import validation
+from booking_worker.domain.errors import InvalidRequest
+from booking_worker.domain.model import EventStatus, ItemRecord, Status
+from booking_worker.queue.booking_queue import BookingQueue
+
+MOST_ITEMS_PER_PAGE = 500
+
+_INDEXES: Final[Mapping[Literal["waiting", "admitted", "dead"], frozenset[Status]]] = {
+    "waiting": frozenset({Status.WAITING}),
+    "admitted": frozenset(
+        {Status.PROCESSING, Status.AWAITING_PAYMENT, Status.CONFIRMING, Status.RELEASING}
+    ),
+    "dead": frozenset({Status.FAILED}),
+}
+_LISTED: Final = frozenset().union(*_INDEXES.values())
+_MOST_OFFSET = 2**53
+_MOST_OPERATOR_CHARACTERS = 128
+
+
+class Administration:
+    """Every operation may raise EngineUnavailable, and InvalidRequest that names a field."""
+
+    def __init__(self, queue: BookingQueue) -> None:
+        self._queue = queue
+
+    async def events(self) -> list[str]:
+        """The events that anyone ever joined, by name."""
+        return sorted(await self._queue.events())
+
+    async def event_status(self, event_id: str) -> EventStatus:
+        """The books of one event; all zeros for one that nobody has joined."""
+        return await self._queue.status(validation.event_id(event_id))
+
+    async def items(
+        self, event_id: str, statuses: Sequence[str], offset: int, limit: int
+    ) -> list[ItemRecord]:
+        """A page of at most 500 live items and dead letters: who waits, in order, comes first.
+
+        ``statuses`` are those wanted, none for all. Items that ended are found by id alone.
+        """
+        validation.event_id(event_id)
+        wanted = _statuses(statuses)
+        skip, limit = _offset(offset), _limit(limit)
+        page: list[ItemRecord] = []
+        for index, has in _INDEXES.items():
+            if wanted.isdisjoint(has):
+                continue
+            at = 0
+            if index == "waiting" and skip:
+                # The one index that may be long: the engine skips it for us.
+                at = min(skip, (await self._queue.status(event_id)).waiting)
+                skip -= at
+            while len(page) < limit:
+                records = await self._queue.list_items(event_id, index, at, MOST_ITEMS_PER_PAGE)
+                if not records:
+                    break
+                fitting = [record for record in records if record.status in wanted]
+                page += fitting[skip : skip + limit - len(page)]
+                skip = max(0, skip - len(fitting))
+                at += MOST_ITEMS_PER_PAGE
+        return page
+
+    async def item(self, item_id: str) -> ItemRecord:
+        """One item.
+
+        Raises:
+            ItemNotFound.
+        """
+        validation.event_of_item(item_id)
+        return await self._queue.item(item_id)
+
+    async def cancel(self, item_id: str, reason: str, operator: str) -> Status:
+        """Cancel anyone's item, as far as its status allows; the status afterwards.
+
+        Raises:
+            ItemNotFound, WrongStatus.
+        """
+        validation.event_of_item(item_id)
+        validation.reason(reason)
+        return await self._queue.cancel(item_id, "", reason, _actor(operator))
+
+    async def dead_letters(self, event_id: str, offset: int, limit: int) -> list[ItemRecord]:
+        """A page of at most 500 dead letters, the oldest first."""
+        validation.event_id(event_id)
+        return await self._queue.list_items(event_id, "dead", _offset(offset), _limit(limit))
+
+    async def requeue(self, item_id: str, operator: str) -> Status:
+        """Put a dead letter back where it was; the status afterwards.
+
+        Raises:
+            ItemNotFound, WrongStatus, UserHasPlace.
+        """
+        validation.event_of_item(item_id)
+        return await self._queue.requeue(item_id, _actor(operator))
+
+    async def discard(self, item_id: str, operator: str) -> None:
+        """Give a dead letter up for good.
+
+        Raises:
+            ItemNotFound, WrongStatus.
+        """
+        validation.event_of_item(item_id)
+        await self._queue.discard(item_id, _actor(operator))
+
+
+def _statuses(given: Sequence[str]) -> frozenset[Status]:
+    wanted = frozenset(given)
+    if not wanted <= _LISTED:
+        raise InvalidRequest("statuses", f"must be of {', '.join(sorted(_LISTED))}")
+    return frozenset(Status(status) for status in wanted) or _LISTED
+
+
+def _offset(given: int) -> int:
+    if not 0 <= given <= _MOST_OFFSET:
+        raise InvalidRequest("offset", "must be 0 or more")
+    return given
+
+
+def _limit(given: int) -> int:
+    if given < 0:
+        raise InvalidRequest("limit", "must be 0 or more")
+    return min(given or MOST_ITEMS_PER_PAGE, MOST_ITEMS_PER_PAGE)
+
+
+def _actor(operator: str) -> str:
+    if len(operator) > _MOST_OPERATOR_CHARACTERS or not operator.isprintable():
+        raise InvalidRequest(
+            "operator", f"must have at most {_MOST_OPERATOR_CHARACTERS} printable characters"
+        )
+    return f"operator:{operator or 'unnamed'}"

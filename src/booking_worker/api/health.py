@@ -1,0 +1,207 @@
+"""How the service is: one finding per dependency, and whether calls should be sent here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import NamedTuple, TypeAlias
+
+from booking_worker.api.progress import LineWatch
+from booking_worker.domain.errors import BookingWorkerError, PeerError
+from booking_worker.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+_FRESH_SECONDS = 1.0
+_CHECK_SECONDS = 2.0
+_PEER_FRESH_SECONDS = 5.0
+_PEER_CHECK_SECONDS = 1.0
+
+
+class Grade(StrEnum):
+    """How a dependency is, or the whole service: the worst of its dependencies."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+
+_WORSE = {Grade.HEALTHY: 0, Grade.DEGRADED: 1, Grade.UNHEALTHY: 2}
+
+
+class Finding(NamedTuple):
+    """What a check found: degraded is worked around, unhealthy is not."""
+
+    grade: Grade
+    message: str
+
+
+Check: TypeAlias = Callable[[], Awaitable[Finding]]
+
+
+class Report(NamedTuple):
+    """The findings of all checks at one moment."""
+
+    status: Grade
+    message: str
+    details: dict[str, str]
+    """The grade of each dependency, with a colon and more words where there is more to say."""
+
+
+class Health:
+    """Asks every check at most once a second, however many ask how the service is."""
+
+    def __init__(
+        self, checks: Mapping[str, Check], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._checks = dict(checks)
+        self._clock = clock
+        self._asking: asyncio.Task[Report] | None = None
+        self._asked_at = float("-inf")
+        self._not_serving = "starting"
+
+    def serve(self) -> None:
+        """From now on the service is ready whenever it is not unhealthy."""
+        self._not_serving = ""
+
+    def shut_down(self) -> None:
+        """From now on the service is not ready, whatever its health."""
+        self._not_serving = "shutting down"
+
+    async def report(self) -> Report:
+        """How everything is, as of at most a second ago."""
+        asking = self._asking
+        if asking is None or (asking.done() and self._clock() - self._asked_at > _FRESH_SECONDS):
+            asking = self._asking = asyncio.create_task(self._ask())
+            self._asked_at = self._clock()
+        # Who asks and goes away takes nothing from the others.
+        return await asyncio.shield(asking)
+
+    async def why_not_ready(self) -> str:
+        """Why no calls should be sent here; empty when they should."""
+        if self._not_serving:
+            return self._not_serving
+        report = await self.report()
+        return report.message if report.status is Grade.UNHEALTHY else ""
+
+    async def _ask(self) -> Report:
+        names = list(self._checks)
+        findings = await asyncio.gather(*(self._finding(name) for name in names))
+        status = max((finding.grade for finding in findings), key=_WORSE.__getitem__)
+        troubles = [
+            f"{name} is {grade}: {message}"
+            for name, (grade, message) in zip(names, findings, strict=True)
+            if grade is not Grade.HEALTHY
+        ]
+        return Report(
+            status,
+            "; ".join(troubles) or "all is well",
+            {
+                name: f"{grade}: {message}" if message else str(grade)
+                for name, (grade, message) in zip(names, findings, strict=True)
+            },
+        )
+
+    async def _finding(self, name: str) -> Finding:
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                return await self._checks[name]()
+        except TimeoutError:
+            return Finding(Grade.UNHEALTHY, f"no answer within {_CHECK_SECONDS:g} s")
+        except BookingWorkerError as error:
+            return Finding(Grade.UNHEALTHY, str(error))
+        except Exception as error:  # noqa: BLE001 - said in the finding, and logged
+            _log.exception("a health check failed", check=name)
+            return Finding(Grade.UNHEALTHY, f"{type(error).__name__}: {error}")
+
+
+def engine_check(ask: Callable[[], Awaitable[object]]) -> Check:
+    """Healthy while the engine answers this question."""
+
+    async def check() -> Finding:
+        start = time.perf_counter()
+        await ask()
+        return Finding(Grade.HEALTHY, f"answers in {(time.perf_counter() - start) * 1000:.1f} ms")
+
+    return check
+
+
+def peer_check(
+    ask: Callable[[], Awaitable[str]] | None,
+    breaker_state: Callable[[], str] = lambda: "closed",
+    clock: Callable[[], float] = time.monotonic,
+) -> Check:
+    """How a service that we call is, asked every few seconds at most; None: not configured.
+
+    Never unhealthy: without it the line waits or goes on, and nobody loses a place.
+    """
+    if ask is None:
+        return _not_configured
+    asked_at = float("-inf")
+    last = Finding(Grade.HEALTHY, "")
+
+    async def check() -> Finding:
+        nonlocal asked_at, last
+        state = breaker_state()
+        if state != "closed":
+            return Finding(Grade.DEGRADED, f"failed too often lately; its breaker is {state}")
+        if clock() - asked_at > _PEER_FRESH_SECONDS:
+            asked_at = clock()
+            last = await _ask_peer(ask)
+        return last
+
+    return check
+
+
+async def _not_configured() -> Finding:
+    return Finding(Grade.HEALTHY, "not configured")
+
+
+async def _ask_peer(ask: Callable[[], Awaitable[str]]) -> Finding:
+    try:
+        async with asyncio.timeout(_PEER_CHECK_SECONDS):
+            status = await ask()
+    except TimeoutError:
+        return Finding(Grade.DEGRADED, f"no answer within {_PEER_CHECK_SECONDS:g} s")
+    except PeerError as error:
+        return Finding(Grade.DEGRADED, error.message)
+    if status and status != Grade.HEALTHY:
+        return Finding(Grade.DEGRADED, f"says that it is {status}")
+    return Finding(Grade.HEALTHY, "")
+
+
+def worker_check(
+    lines: LineWatch,
+    seconds_since_claim: Callable[[], float | None],
+    patience_seconds: float,
+    waits_for: Callable[[], str] = lambda: "",
+) -> Check:
+    """Whether the work goes on, by the progress seen.
+
+    ``seconds_since_claim`` is when the engine last answered a claim of this replica (with work
+    or without), None for never; ``waits_for`` names the peer whose open breaker keeps the
+    workers from claiming, which is patience and no fault of theirs.
+    """
+    started = time.monotonic()
+
+    async def check() -> Finding:
+        ago = seconds_since_claim()
+        if ago is None:
+            ago = time.monotonic() - started
+        still = lines.standing_still()
+        peer = waits_for()
+        if peer:
+            return Finding(Grade.DEGRADED, f"waits for the {peer}")
+        if ago > patience_seconds:
+            return Finding(Grade.UNHEALTHY, f"no claim has succeeded for {ago:.0f} s")
+        if still:
+            event_id, seconds = max(still.items(), key=lambda entry: entry[1])
+            more = f" (and {len(still) - 1} more)" if len(still) > 1 else ""
+            return Finding(
+                Grade.UNHEALTHY, f"the line of {event_id}{more} stands still for {seconds:.0f} s"
+            )
+        return Finding(Grade.HEALTHY, f"claimed {ago:.1f} s ago")
+
+    return check

@@ -1,0 +1,74 @@
+"""grpc.health.v1: what load balancers and Kubernetes ask, answered by readiness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+
+from booking_worker.api.health import Health
+from booking_worker.api.rpc import Calls, Context, Service
+from booking_worker.telemetry.metrics import Metrics
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class HealthService:
+    """Serves Check and Watch for "" (all of it) and each of the named services."""
+
+    def __init__(self, readiness: Health, names: Collection[str], metrics: Metrics) -> None:
+        self._readiness = readiness
+        self._names = frozenset(names) | {""}
+        self._metrics = metrics
+        self._stopping = asyncio.Event()
+
+    def service(self) -> Service:
+        """What a server needs to serve it."""
+        return Service(
+            pb.DESCRIPTOR.services_by_name["Health"],
+            {
+                "Check": Calls(self._metrics).unary(pb.HealthCheckRequest, self._check),
+                "Watch": grpc.unary_stream_rpc_method_handler(
+                    self._watch,
+                    request_deserializer=pb.HealthCheckRequest.FromString,
+                    response_serializer=pb.HealthCheckResponse.SerializeToString,
+                ),
+            },
+        )
+
+    def shut_down(self) -> None:
+        """Tell those who watch NOT_SERVING, and end their streams."""
+        self._stopping.set()
+
+    async def _check(
+        self, request: pb.HealthCheckRequest, context: Context
+    ) -> pb.HealthCheckResponse:
+        if request.service not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
+        return await self._status(request)
+
+    async def _watch(self, request: pb.HealthCheckRequest, context: Context) -> None:
+        told = None
+        while True:
+            stopping = self._stopping.is_set()
+            response = await self._status(request)
+            if response.status != told:
+                await context.write(response)
+                told = response.status
+            if stopping:
+                return
+            try:
+                async with asyncio.timeout(_SECONDS_BETWEEN_LOOKS):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _status(self, request: pb.HealthCheckRequest) -> pb.HealthCheckResponse:
+        if request.service not in self._names:
+            return pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
+        why_not = await self._readiness.why_not_ready()
+        return pb.HealthCheckResponse(
+            status=pb.HealthCheckResponse.NOT_SERVING if why_not else pb.HealthCheckResponse.SERVING
+        )

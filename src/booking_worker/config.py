@@ -33,8 +33,8 @@ from pydantic_settings import (
 from booking_worker.domain.errors import InvalidSettings
 
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|s)")
-_ENDPOINT = re.compile(r"(?:dns:(?:///)?)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%a-z]+\]):(\d{1,5})")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(h|ms|m|s)")
+_ENDPOINT = re.compile(r"(?:dns:(?:///)?)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%a-z]+\]):([0-9]{1,5})")
 _MAX_PORT = 65_535
 _HIDDEN = "********"
 

@@ -166,6 +166,7 @@ class Lease:
     """Whether PAYMENT_GRACE_SECONDS has been given already."""
     reason: str
     """Why it is released, for BookingService.CancelBooking; empty otherwise."""
+    worker_id: str
 
 
 class Rate(NamedTuple):

@@ -1,0 +1,102 @@
+"""What operators and housekeeping look at, and the little that they change."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+from booking_worker.domain.errors import EngineUnavailable
+from booking_worker.domain.item_id import event_of
+from booking_worker.domain.model import EventStatus, ItemRecord, Status
+from booking_worker.queue import keys, records
+from booking_worker.queue.transitions import Transitions
+
+SWEPT_INDEXES = ("items", "users", "timeouts", "tasks", "positions", "admitted")
+
+_LIST_VALUES = 4
+
+
+class Mended(NamedTuple):
+    """One disagreement of two indexes that a sweep found and mended."""
+
+    event_id: str
+    name: str
+    """The item's id, or the user's."""
+    wrong: str
+
+
+class Desk(Transitions):
+    """The transitions that operators and housekeeping ask for."""
+
+    async def status(self, event_id: str) -> EventStatus:
+        """The books of one event; zeros for one that nobody has joined."""
+        return records.event_status(event_id, await self._run("status", event_id))
+
+    async def events(self) -> list[str]:
+        """All events that somebody joined, the latest first."""
+        try:
+            names: list[Any] = await self._client.zrevrange(keys.EVENTS, 0, -1)
+        except Exception as error:
+            msg = f"the engine does not answer: {error!r}"
+            raise EngineUnavailable(msg) from error
+        return [name.decode() for name in names]
+
+    async def list_items(
+        self,
+        event_id: str,
+        index: Literal["waiting", "admitted", "dead"],
+        offset: int,
+        limit: int,
+    ) -> list[ItemRecord]:
+        """Live items of one index, in the order of the line (dead letters: of their death)."""
+        flat = await self._run("list_items", event_id, index=index, offset=offset, limit=limit)
+        return [
+            records.item_record(flat[at].decode(), event_id, *flat[at + 1 : at + _LIST_VALUES])
+            for at in range(0, len(flat), _LIST_VALUES)
+        ]
+
+    async def item(self, item_id: str) -> ItemRecord:
+        """One item with all that is known of it. Raises ItemNotFound."""
+        event_id = event_of(item_id)
+        answer = await self._run("item", event_id, item_id=item_id)
+        return records.item_record(item_id, event_id, *answer)
+
+    async def requeue(self, item_id: str, actor: str) -> Status:
+        """Put a dead letter back to its old place, or to the task that it failed at.
+
+        Raises:
+            ItemNotFound, WrongStatus
+            UserHasPlace: its user has another place by now.
+        """
+        return await self._run_status("requeue", event_of(item_id), item_id=item_id, actor=actor)
+
+    async def discard(self, item_id: str, actor: str) -> Status:
+        """Let a dead letter go for good. Raises ItemNotFound, WrongStatus."""
+        return await self._run_status("discard", event_of(item_id), item_id=item_id, actor=actor)
+
+    async def sweep(self, event_id: str) -> list[Mended]:
+        """Cross-check all indexes of one event and mend what disagrees; answers what did.
+
+        Goes in small chunks, so that nobody else waits for it.
+        """
+        mended: list[Mended] = []
+        for index in SWEPT_INDEXES:
+            cursor = "0"
+            while True:
+                answer = await self._run(
+                    "sweep", event_id, index=index, cursor=cursor, actor="sweep"
+                )
+                cursor = answer[0].decode()
+                mended += [
+                    Mended(event_id, answer[at].decode(), answer[at + 1].decode())
+                    for at in range(1, len(answer), 2)
+                ]
+                if cursor == "0":
+                    break
+        return mended
+
+    async def heartbeat(self, worker_id: str, slots: int, ttl_ms: int) -> int:
+        """Say that this worker lives with so many slots (0: it leaves); answers all live slots."""
+        live: int = await self._run(
+            "heartbeat", "", worker_id=worker_id, slots=slots, ttl_ms=ttl_ms
+        )
+        return live

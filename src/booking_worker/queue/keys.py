@@ -1,0 +1,39 @@
+"""The names of all keys in the engine, once.
+
+``{E}`` is the event id in literal braces: all keys of an event live in one Cluster slot.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+EVENTS: Final = "booking-events"
+"""sorted set: event id -> when it was last seen, seconds on a replica's clock (informal)."""
+WORKERS: Final = "booking-workers"
+"""hash: worker id -> its slots and until when they count, ms."""
+WAKE_CHANNEL: Final = "booking-wake"
+"""Pub/sub channel: the id of an event of which something can be claimed. wake.lua agrees."""
+
+_EVENT_KEYS: Final = {
+    "queue": "booking-queue:{%s}",
+    "positions": "booking-queue-positions:{%s}",
+    "timeouts": "booking-timeouts:{%s}",
+    "items": "booking-items:{%s}",
+    "users": "booking-users:{%s}",
+    "state": "booking-state:{%s}",
+    "tasks": "booking-tasks:{%s}",
+    "admitted": "booking-admitted:{%s}",
+    "dead": "booking-dead-letters:{%s}",
+    "changes": "booking-changes:{%s}",
+    "results": "booking-result:{%s}:",
+    "requests": "booking-request:{%s}:",
+}
+
+
+@lru_cache(maxsize=4096)
+def of_event(event_id: str) -> dict[str, str]:
+    """The keys (and key prefixes) of one event, by the names that the Lua files use."""
+    named = {name: template % event_id for name, template in _EVENT_KEYS.items()}
+    named["workers"] = WORKERS
+    return named

@@ -1,0 +1,117 @@
+"""A place in the line: taking it, asking after it, giving it back, paying for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from booking_worker.domain.errors import (
+    BookingWorkerError,
+    EngineUnavailable,
+    IdempotencyConflict,
+    QueueFull,
+)
+from booking_worker.domain.item_id import event_of
+from booking_worker.domain.model import Join, Joined, Place, Status
+from booking_worker.queue import keys, records
+from booking_worker.queue.transitions import Transitions
+
+_REMEMBER_EVENT_SECONDS = 60.0
+_FIELDS_OF_JOIN = 6
+
+
+class Line(Transitions):
+    """The transitions that users ask for."""
+
+    async def join(
+        self, event_id: str, joins: Sequence[Join], actor: str = ""
+    ) -> list[Joined | BookingWorkerError]:
+        """One outcome for each join, in order: a place (new, or held already) or an error.
+
+        The errors, as values: QueueFull, IdempotencyConflict. All joins are of one event and at
+        most 1,000; ``actor`` is for the audit when it is not the users themselves.
+
+        Raises:
+            EngineUnavailable: the outcome is unknown; joining again answers the same place.
+        """
+        await self._remember(event_id)
+        values: list[str | bytes | int] = []
+        for join in joins:
+            values.extend(join)
+        answers = await self._run("join", event_id, *values, actor=actor or "user")
+        return [
+            self._joined(event_id, join, answer)
+            for join, answer in zip(joins, answers, strict=True)
+        ]
+
+    def _joined(self, event_id: str, join: Join, answer: Any) -> Joined | BookingWorkerError:
+        if isinstance(answer, int):
+            return Joined(join.item_id, answer, already_queued=False, status=Status.WAITING)
+        if isinstance(answer, list):
+            item_id, position, status = answer
+            return Joined(
+                item_id.decode(), position, already_queued=True, status=Status(status.decode())
+            )
+        if answer == b"QUEUE_FULL":
+            return QueueFull(event_id, self._limits.max_size)
+        return IdempotencyConflict()
+
+    async def _remember(self, event_id: str) -> None:
+        """List the event among those that have a line, before its first join, now and then.
+
+        The list has a slot of its own in a Cluster, so this can't be part of the join.
+        """
+        now = time.monotonic()
+        if now - self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS) < _REMEMBER_EVENT_SECONDS:
+            return
+        try:
+            await self._client.zadd(keys.EVENTS, {event_id: int(time.time())})
+        except Exception as error:
+            msg = f"the engine does not answer: {error!r}"
+            raise EngineUnavailable(msg) from error
+        self._remembered[event_id] = now
+
+    async def positions(self, event_id: str, item_ids: Sequence[str]) -> list[Place | None]:
+        """Where items of one event stand, in order; None where there is no such item.
+
+        Raises:
+            EngineUnavailable: no answer within 2 s.
+        """
+        now_ms, length, weight, at, since, *answers = await self._run(
+            "positions", event_id, *item_ids
+        )
+        rate = records.rate(weight, at, since)
+        return [
+            records.place(item_id, answer, length, rate, now_ms)
+            for item_id, answer in zip(item_ids, answers, strict=True)
+        ]
+
+    async def cancel(self, item_id: str, user_id: str, reason: str, actor: str) -> Status:
+        """Give a place back; answers the status it has now.
+
+        ``cancelled`` at once while waiting; ``processing`` or ``releasing`` when a booking has
+        to be released first. Cancelling again is no error. An empty ``user_id`` is an operator.
+
+        Raises:
+            ItemNotFound, NotYourItem, EngineUnavailable
+            WrongStatus: paid for, being paid for, or ended in another way.
+        """
+        return await self._run_status(
+            "cancel", event_of(item_id), item_id=item_id, user_id=user_id, reason=reason,
+            actor=actor,
+        )  # fmt: skip
+
+    async def ask_confirm(self, item_id: str, user_id: str, payment_reference: str) -> Status:
+        """The user has paid: have the held booking confirmed. ``confirming`` or ``completed``.
+
+        The first payment counts: asking again changes nothing and answers the same.
+
+        Raises:
+            ItemNotFound, NotYourItem, EngineUnavailable
+            WrongStatus: nothing is held (yet), or the hold is over.
+        """
+        return await self._run_status(
+            "ask_confirm", event_of(item_id), item_id=item_id, user_id=user_id,
+            payment_reference=payment_reference, actor=f"user:{user_id}",
+        )  # fmt: skip

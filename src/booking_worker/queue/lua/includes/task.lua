@@ -1,0 +1,60 @@
+-- Tasks: making one ready for a worker, and where an item goes when its task has ended.
+--
+-- An admitted item is in `tasks` (ready to be claimed) or in `timeouts` (leased, backing off, or
+-- held until its deadline), never in both, never in neither.
+--
+-- ARGV  queue_timeout_ms  int
+--
+-- @include item
+
+local TASK_OF = { processing = 'reserve', confirming = 'confirm', releasing = 'release' }
+
+-- Confirm before release before reserve, each in the order of the line.
+local RANK = { confirm = 0, release = 2 ^ 50, reserve = 2 ^ 51 }
+
+local function make_ready(id, item)
+  item.more.token = nil
+  redis.call('ZREM', timeouts, id)
+  redis.call('ZADD', tasks, RANK[TASK_OF[item.status]] + item.seq, id)
+  wake()
+end
+
+local function begin_release(id, item, target, why)
+  local before = item.status
+  item.status = 'releasing'
+  item.more.target = target
+  item.more.reason = why
+  item.more.attempts = nil
+  item.more.crashes = nil
+  add('releasing_seats', item.seats)
+  make_ready(id, item)
+  change(id, item, before, why)
+end
+
+-- The booking is paid and confirmed: the happy end.
+local function complete(id, item, booking_reference, why)
+  leave_held(item, 'confirmed_seats')
+  if booking_reference ~= '' then item.more.booking_reference = booking_reference end
+  finish(id, item, 'completed', why)
+end
+
+local function back_to_line(id, item, why)
+  local before = item.status
+  item.status = 'waiting'
+  item.more.token = nil
+  redis.call('ZREM', timeouts, id)
+  redis.call('ZREM', tasks, id)
+  redis.call('ZREM', admitted, id)
+  redis.call('ZADD', positions, item.seq, id)
+  redis.call('LPUSH', queue, id)
+  local waits_since = item.more.requeued_at or item.joined_at
+  redis.call('ZADD', timeouts, waits_since + queue_timeout_ms, id)
+  change(id, item, before, why)
+  wake()
+end
+
+-- Write everything: the last line of every transition.
+local function commit()
+  commit_books()
+  publish_changes()
+end

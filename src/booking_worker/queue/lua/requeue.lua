@@ -1,0 +1,34 @@
+-- Put a dead letter back: a reserve at its old place in the line, a confirm or a release to the
+-- task that it failed at, with its attempts forgotten.
+--
+-- ARGV  item_id
+-- RETURNS status
+-- ERRORS  NOT_FOUND WRONG_STATUS USER_HAS_PLACE
+--
+-- @include task
+
+local item = live_item(item_id)
+if not item then return { err = any_item(item_id) and 'WRONG_STATUS final' or 'NOT_FOUND' } end
+if item.status ~= 'failed' then return { err = 'WRONG_STATUS ' .. item.status } end
+if redis.call('HGET', users, item.user_id) then return { err = 'USER_HAS_PLACE' } end
+
+local more = item.more
+more.attempts, more.crashes, more.message, more.asked = nil, nil, nil, nil
+more.requeued_at = now
+redis.call('ZREM', dead, item_id)
+take_place(item.user_id, item_id)
+add('failed', -1)
+if more.task == 'reserve' then
+  more.cancel = nil
+  back_to_line(item_id, item, 'requeued')
+else
+  item.status = more.task == 'confirm' and 'confirming' or 'releasing'
+  enter_held(item, nil)
+  if item.status == 'releasing' then add('releasing_seats', item.seats) end
+  redis.call('ZADD', admitted, item.seq, item_id)
+  make_ready(item_id, item)
+  change(item_id, item, 'failed', 'requeued')
+end
+save(item_id, item)
+commit()
+return item.status

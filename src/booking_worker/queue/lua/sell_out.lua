@@ -1,0 +1,31 @@
+-- Tell everybody who still waits that it is sold out, in chunks, while that is certain: nothing
+-- left by an exact answer, nothing being processed, no hold that could come back.
+--
+-- ARGV  limit  int  how many at most in this call
+-- RETURNS number still waiting, or -1 when it is not sold out
+--
+-- @include item
+
+local event = redis.call('HMGET', state,
+  'capacity', 'exact', 'unlimited', 'processing', 'held', 'sold_out')
+local certain = event[2] == '1' and event[3] ~= '1' and tonumber(event[1] or 0) <= 0
+  and tonumber(event[4] or 0) == 0 and tonumber(event[5] or 0) == 0
+local waiting = redis.call('ZRANGE', positions, 0, limit - 1)
+if not certain or #waiting == 0 then return -1 end
+
+if not event[6] then
+  redis.call('HSET', state, 'sold_out', 1)
+  made[1] = { '', '', '', 'sold_out', 'no tickets are left', 0, 0, '', '', 0 }
+end
+for _, id in ipairs(waiting) do
+  local item = live_item(id)
+  if item then
+    finish(id, item, 'sold_out', 'no tickets are left')
+  else
+    leave_line(id)
+  end
+end
+trim_queue(2 * limit)
+commit_books()
+publish_changes()
+return redis.call('ZCARD', positions)

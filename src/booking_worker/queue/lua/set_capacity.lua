@@ -1,0 +1,39 @@
+-- Set how many seats may still be admitted, from an answer that is older than this moment.
+--
+-- It never overstates: seats that settled since the question, that are being processed, and
+-- whose release is under way are taken off, as the answer may count them as left. It is exact
+-- when no seat moved between the question and now, and none is on its way.
+--
+-- KEYS  positions  sorted set  waiting item id -> sequence number
+-- ARGV  available      int  seats left by the answer; -1: unlimited
+--       settled_seats  int  both as they were at the question
+--       moves          int
+-- RETURNS waiting
+--
+-- @include now
+-- @include books
+-- @include wake
+
+local event = redis.call('HMGET', state,
+  'settled_seats', 'moves', 'processing_seats', 'releasing_seats', 'held_seats', 'confirmed_seats')
+for at = 1, 6 do event[at] = tonumber(event[at] or 0) end
+local settled, moved, processing, releasing, held, confirmed = unpack(event)
+
+local left, exact, unlimited = 0, 1, 1
+if available >= 0 then
+  local on_the_way = (settled - settled_seats) + processing + releasing
+  left = math.max(0, available - on_the_way)
+  exact = (moved == moves and processing == 0 and releasing == 0) and 1 or 0
+  unlimited = 0
+end
+redis.call('HSET', state,
+  'capacity', left, 'total_seats', left + processing + held + confirmed,
+  'exact', exact, 'unlimited', unlimited,
+  'epoch', string.match(redis.call('INFO', 'server'), 'run_id:(%w+)'))
+
+local waiting = redis.call('ZCARD', positions)
+if left > 0 or unlimited == 1 then
+  redis.call('HDEL', state, 'sold_out')
+  if waiting > 0 then wake() end
+end
+return waiting

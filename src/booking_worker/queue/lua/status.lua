@@ -1,0 +1,21 @@
+-- The books of one event; reads only.
+--
+-- KEYS  positions  sorted set  waiting item id -> sequence number
+--       items      hash        item id -> record
+--       dead       sorted set  dead letters
+--       state      hash        counters of the event
+-- RETURNS now, waiting, dead letters, when the head joined (0: nobody waits), 1 when the engine
+--         is the one that capacity was refreshed under, then the fields of `state`
+--
+-- @include now
+
+local head = redis.call('ZRANGE', positions, 0, 0)[1]
+local record = head and redis.call('HGET', items, head)
+local joined_at = 0
+if record then joined_at = select(6, cmsgpack.unpack_limit(record, 5, 0)) end
+local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local current = redis.call('HGET', state, 'epoch') == run_id
+return {
+  now, redis.call('ZCARD', positions), redis.call('ZCARD', dead), joined_at, current and 1 or 0,
+  redis.call('HGETALL', state),
+}

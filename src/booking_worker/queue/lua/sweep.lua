@@ -1,0 +1,102 @@
+-- Cross-check one chunk of one index against the records, and mend what disagrees.
+--
+-- Every live item is in the indexes that its status asks for, and every entry of an index has
+-- an item: a live item whose deadline is lost would be stuck for ever, and a user whose place is
+-- lost could not join again.
+--
+-- ARGV  index             one of: items, users, timeouts, tasks, positions, admitted
+--       cursor            as SCAN's: 0 begins and ends
+--       lease_ms          int
+--       queue_timeout_ms  int
+-- RETURNS the next cursor, then for each mended entry: item id or user id, what was wrong
+--
+-- @include task
+
+local answer = {}
+
+local function mended(id, wrong)
+  local n = #answer
+  answer[n + 1], answer[n + 2] = id, wrong
+end
+
+local function score(set, id)
+  return redis.call('ZSCORE', set, id)
+end
+
+local function check_waiting(id, item)
+  if not score(positions, id) then
+    redis.call('ZADD', positions, item.seq, id)
+    mended(id, 'waiting, but not in the line')
+  end
+  if not score(timeouts, id) then
+    redis.call('ZADD', timeouts, now + queue_timeout_ms, id)
+    mended(id, 'waiting, but without a deadline')
+  end
+end
+
+local function check_admitted(id, item)
+  if not score(admitted, id) then
+    redis.call('ZADD', admitted, item.seq, id)
+    mended(id, 'admitted, but not listed')
+  end
+  if score(timeouts, id) or score(tasks, id) then return end
+  if item.status == 'awaiting_payment' then
+    redis.call('ZADD', timeouts, item.more.pay_by, id)
+  elseif item.more.token then
+    redis.call('ZADD', timeouts, now + lease_ms, id)
+  else
+    make_ready(id, item)
+  end
+  mended(id, item.status .. ', but without a deadline')
+end
+
+local function check_item(id, record)
+  local item = unpacked(record)
+  if item.status == 'failed' then
+    if not score(dead, id) then
+      redis.call('ZADD', dead, now, id)
+      mended(id, 'a dead letter, but not listed')
+    end
+    return
+  end
+  if not redis.call('HGET', users, item.user_id) then
+    take_place(item.user_id, id)
+    mended(id, "its user's place was lost")
+  end
+  if item.status == 'waiting' then
+    check_waiting(id, item)
+  else
+    check_admitted(id, item)
+  end
+end
+
+local function check_user(user_id, places)
+  for id in string.gmatch(places, '%S+') do
+    if redis.call('HEXISTS', items, id) == 0 then
+      drop_place(user_id, id)
+      mended(user_id, 'a place without an item')
+    end
+  end
+end
+
+local sets = { timeouts = timeouts, tasks = tasks, positions = positions, admitted = admitted }
+
+local function check_entry(id)
+  if redis.call('HEXISTS', items, id) == 0 then
+    redis.call('ZREM', sets[index], id)
+    mended(id, 'in ' .. index .. ', but there is no item')
+  end
+end
+
+local hashes = { items = items, users = users }
+local check = index == 'items' and check_item or index == 'users' and check_user or check_entry
+local page
+if hashes[index] then
+  page = redis.call('HSCAN', hashes[index], cursor, 'COUNT', 200)
+else
+  page = redis.call('ZSCAN', sets[index], cursor, 'COUNT', 200)
+end
+for at = 1, #page[2], 2 do check(page[2][at], page[2][at + 1]) end
+commit()
+table.insert(answer, 1, page[1])
+return answer

@@ -1,0 +1,104 @@
+"""How a method of the queue becomes one script call, and how a script's error becomes ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from booking_worker.domain.errors import (
+    BookingWorkerError,
+    Fenced,
+    ItemNotFound,
+    NotYourItem,
+    UserHasPlace,
+    WrongStatus,
+)
+from booking_worker.domain.model import Status
+from booking_worker.queue import keys, scripts
+from booking_worker.queue.runner import ScriptRunner
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """The queue's limits and time spans, from the settings of the same names.
+
+    They go to the scripts as arguments of these names.
+    """
+
+    max_size: int
+    places_per_user: int
+    queue_timeout_ms: int
+    payment_timeout_ms: int
+    payment_grace_ms: int
+    result_ttl_ms: int
+    lease_ms: int
+    max_retries: int
+    max_crashes: int = 3
+
+
+class Transitions:
+    """Runs transitions by name; the methods that callers use are in the classes below it."""
+
+    def __init__(
+        self,
+        client: Redis,
+        limits: QueueLimits,
+        script_overrides: Mapping[str, str] | None = None,
+    ) -> None:
+        self._client = client
+        self._limits = limits
+        self._given: dict[str, Any] = asdict(limits) | {"actor": "system"}
+        self._runner = ScriptRunner(client)
+        self._remembered: dict[str, float] = {}
+        self._scripts = {name: scripts.load(name, script_overrides) for name in scripts.names()}
+
+    async def _run(
+        self,
+        name: str,
+        event_id: str,
+        *values: str | bytes | int,
+        **arguments: str | bytes | int,
+    ) -> Any:
+        """The answer of the script ``lua/<name>.lua`` for one event.
+
+        Arguments go by the names in its header; what is not given comes from the limits.
+        ``values`` are those of the argument of the kind "each", if it has one.
+        """
+        script = self._scripts[name]
+        named = keys.of_event(event_id)
+        given = self._given | arguments
+        given["event_id"] = event_id
+        args = [given[arg] for arg in (script.args[:-1] if script.each else script.args)]
+        args.extend(values)
+        try:
+            return await self._runner.run(script, [named[key] for key in script.keys], args)
+        except ResponseError as error:
+            raise _our_error(error, arguments) from error
+
+    async def _run_status(self, name: str, event_id: str, **arguments: str | bytes | int) -> Status:
+        answer: bytes = await self._run(name, event_id, **arguments)
+        return Status(answer.decode())
+
+
+_WANTED = {"reason": "cancel", "payment_reference": "pay"}
+
+
+def _our_error(error: ResponseError, arguments: Mapping[str, Any]) -> Exception:
+    """The error that a script meant by name; the error itself when it is a defect."""
+    words = str(error).removeprefix("ERR ").split()
+    name = words[0] if words else ""
+    item_id = str(arguments.get("item_id", ""))
+    errors: dict[str, BookingWorkerError] = {
+        "FENCED": Fenced(item_id, arguments.get("token", 0)),
+        "NOT_FOUND": ItemNotFound(item_id),
+        "NOT_YOURS": NotYourItem(item_id),
+        "USER_HAS_PLACE": UserHasPlace(item_id),
+    }
+    if name == "WRONG_STATUS":
+        wanted = next((_WANTED[key] for key in arguments if key in _WANTED), "do this")
+        return WrongStatus(item_id, words[1], wanted)
+    return errors.get(name, error)

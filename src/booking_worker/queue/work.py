@@ -1,0 +1,175 @@
+"""The work on items: claiming tasks and settling them, deadlines, capacity."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from booking_worker.domain.model import Held, Lease, Status, Task
+from booking_worker.queue import records
+from booking_worker.queue.transitions import Transitions
+
+
+class Claimed(NamedTuple):
+    """What a worker was given."""
+
+    leases: list[Lease]
+    blocked: bool
+    """Somebody waits, but nobody more can be admitted now."""
+    needs_refresh: bool
+    """A refresh of capacity may change that."""
+    now_ms: int
+
+
+class Expired(NamedTuple):
+    """What the deadlines did."""
+
+    moved: int
+    more: bool
+    """More deadlines have passed than were acted on: call again."""
+    next_in_ms: int | None
+    """Milliseconds until the next deadline; None when there is none."""
+
+
+class CapacityQuestion(NamedTuple):
+    """The books at the moment when the Ticket Service is asked."""
+
+    settled_seats: int
+    moves: int
+
+
+_LEASE_VALUES = 4
+
+
+class Work(Transitions):
+    """The transitions that workers ask for.
+
+    Every settling method, ``extend`` and ``hand_back`` raise Fenced, and change nothing, when
+    the lease has ended; all raise EngineUnavailable when the engine does not answer.
+    """
+
+    async def claim(
+        self, event_id: str, worker_id: str, limit: int, tasks: frozenset[Task]
+    ) -> Claimed:
+        """Up to ``limit`` tasks of the given kinds, each leased to this worker.
+
+        Confirm before release before reserve, each in the order of the line.
+        """
+        answer = await self._run(
+            "claim", event_id, worker_id=worker_id, limit=limit, actor=f"worker:{worker_id}",
+            **{task.value: int(task in tasks) for task in Task},
+        )  # fmt: skip
+        now_ms, blocked, needs_refresh, *flat = answer
+        leases = [
+            records.lease(event_id, flat[at : at + _LEASE_VALUES])
+            for at in range(0, len(flat), _LEASE_VALUES)
+        ]
+        return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms)
+
+    async def claim_many(
+        self, event_ids: Sequence[str], worker_id: str, limit_each: int, tasks: frozenset[Task]
+    ) -> list[Claimed]:
+        """The same for many events, in one round trip."""
+        return list(
+            await asyncio.gather(
+                *(self.claim(event_id, worker_id, limit_each, tasks) for event_id in event_ids)
+            )
+        )
+
+    async def extend(self, lease: Lease) -> int:
+        """Keep a lease for its whole length from now; answers its new end, ms."""
+        until_ms: int = await self._run(
+            "extend", lease.event_id, item_id=lease.item_id, token=lease.token
+        )
+        return until_ms
+
+    async def _settle(self, name: str, lease: Lease, **arguments: str | int) -> Status:
+        return await self._run_status(
+            name, lease.event_id, item_id=lease.item_id, token=lease.token,
+            actor=f"worker:{lease.worker_id}", **arguments,
+        )  # fmt: skip
+
+    async def hand_back(self, lease: Lease, *, asked: bool) -> Status:
+        """Give a task back unfinished, at once; it uses up no attempt.
+
+        ``asked`` says whether another service may have seen the call: if not, a reserve goes
+        back to its place in the line; else it keeps its seats for the next worker.
+        """
+        return await self._settle("hand_back", lease, asked=int(asked))
+
+    async def settle_retry(self, lease: Lease, backoff_ms: int, why: str) -> Status:
+        """It failed for now: again after ``backoff_ms``, or ``failed`` when that was the last."""
+        return await self._settle("settle_retry", lease, backoff_ms=backoff_ms, why=why)
+
+    async def settle_held(self, lease: Lease, held: Held) -> Status:
+        """Reserved: ``awaiting_payment``, or ``releasing`` when a cancel came meanwhile."""
+        hold_ms = self._limits.payment_timeout_ms
+        if held.hold_ms is not None:
+            hold_ms = min(hold_ms, held.hold_ms)
+        return await self._settle(
+            "settle_held", lease, booking_id=held.booking_id, hold_ms=hold_ms,
+            booking_reference=held.booking_reference, reservation_id=held.reservation_id,
+        )  # fmt: skip
+
+    async def settle_rejected(self, lease: Lease, message: str) -> Status:
+        """Refused for good: ``rejected``, and the seats go to the next in line."""
+        return await self._settle("settle_rejected", lease, message=message)
+
+    async def settle_short(self, lease: Lease, message: str) -> Status:
+        """Refused for lack of tickets: ``waiting`` at the old place, until the next refresh."""
+        return await self._settle("settle_short", lease, message=message)
+
+    async def settle_confirmed(self, lease: Lease, booking_reference: str) -> Status:
+        """Confirmed: ``completed``."""
+        return await self._settle("settle_confirmed", lease, booking_reference=booking_reference)
+
+    async def settle_unconfirmed(self, lease: Lease, message: str) -> Status:
+        """The confirm was refused, the booking is open: ``awaiting_payment``, same deadline."""
+        return await self._settle("settle_unconfirmed", lease, message=message)
+
+    async def settle_gone(self, lease: Lease, message: str) -> Status:
+        """The booking does not exist any more: ``expired`` (or ``cancelled``, if asked for)."""
+        return await self._settle("settle_gone", lease, message=message)
+
+    async def settle_released(self, lease: Lease) -> Status:
+        """Released: ``expired`` or ``cancelled``, and the seats go to the next in line."""
+        return await self._settle("settle_released", lease)
+
+    async def settle_paid(self, lease: Lease, booking_reference: str) -> Status:
+        """Found paid before its release: ``completed``."""
+        return await self._settle("settle_paid", lease, booking_reference=booking_reference)
+
+    async def settle_paying(self, lease: Lease) -> Status:
+        """Found being paid before its release: ``awaiting_payment`` a little longer, once."""
+        return await self._settle("settle_paying", lease)
+
+    async def expire(self, event_id: str, limit: int = 500) -> Expired:
+        """Act on deadlines of an event that have passed, the earliest first."""
+        moved, more, next_in_ms = await self._run("expire", event_id, limit=limit, actor="timeouts")
+        return Expired(moved, bool(more), None if next_in_ms < 0 else next_in_ms)
+
+    async def ask_capacity(self, event_id: str) -> CapacityQuestion:
+        """To be taken before the Ticket Service is asked how many are left."""
+        return CapacityQuestion(*await self._run("ask_capacity", event_id))
+
+    async def set_capacity(
+        self, event_id: str, question: CapacityQuestion, available: int | None
+    ) -> int:
+        """Set what may still be admitted from the answer; None is unlimited.
+
+        It never overstates (see set_capacity.lua). Answers how many wait.
+        """
+        waiting: int = await self._run(
+            "set_capacity", event_id, available=-1 if available is None else max(0, available),
+            settled_seats=question.settled_seats, moves=question.moves,
+        )  # fmt: skip
+        return waiting
+
+    async def sell_out(self, event_id: str, limit: int = 500) -> int | None:
+        """Turn up to ``limit`` waiting items to ``sold_out``, if it is certain that all is sold.
+
+        Answers how many still wait; None when it is not certain, or nobody waits.
+        """
+        waiting: int = await self._run("sell_out", event_id, limit=limit)
+        return None if waiting < 0 else waiting

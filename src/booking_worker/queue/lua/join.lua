@@ -105,7 +105,7 @@ if #arrivals > 0 then
   redis.call('HSET', users, unpack(places))
   redis.call('RPUSH', queue, unpack(arrivals))
   redis.call('HSET', state, 'seq', seq)
-  if event[2] then
+  if event[2] or not event[1] then
     redis.call('HDEL', state, 'idle')
     wake()
   end

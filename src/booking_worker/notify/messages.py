@@ -1,0 +1,77 @@
+"""What a change means to the people who wait: one message each, as plain data."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from booking_worker.domain.model import Change, Status
+
+NOBODY_LEFT: Final = "no tickets are left"
+"""Why an item is sold out together with everybody else: one broadcast tells them. sell_out.lua
+agrees."""
+
+
+class ToUser(NamedTuple):
+    """A message to all connections of one user."""
+
+    user_id: str
+    type: str
+    payload: dict[str, Any]
+
+
+class Result(NamedTuple):
+    """How an item ended."""
+
+    user_id: str
+    event_id: str
+    booking_id: str
+    """The booking's id, or the item's when there never was a booking."""
+    success: bool
+    message: str
+    booking_reference: str
+
+
+class ToEveryone(NamedTuple):
+    """A message to everybody who follows an event."""
+
+    event_id: str
+    type: str
+    payload: dict[str, Any]
+
+
+Message = ToUser | Result | ToEveryone
+
+
+def message_of(change: Change) -> Message | None:
+    """The one message that a change is worth; None for a change that nobody need be told of."""
+    if not change.item_id:
+        return ToEveryone(
+            change.event_id,
+            "booking:sold_out",
+            {"event_id": change.event_id, "message": change.why},
+        )
+    status = Status(change.after)
+    if status is Status.AWAITING_PAYMENT:
+        return ToUser(
+            change.user_id,
+            "booking:awaiting_payment",
+            {
+                "queue_item_id": change.item_id,
+                "event_id": change.event_id,
+                "booking_id": change.booking_id,
+                "booking_reference": change.booking_reference,
+                "pay_by_unix_ms": change.pay_by_ms,
+                "remaining_ms": max(0, change.pay_by_ms - change.at_ms),
+                "message": change.why,
+            },
+        )
+    if not status.is_final or (status is Status.SOLD_OUT and change.why == NOBODY_LEFT):
+        return None
+    return Result(
+        user_id=change.user_id,
+        event_id=change.event_id,
+        booking_id=change.booking_id or change.item_id,
+        success=status is Status.COMPLETED,
+        message=change.why,
+        booking_reference=change.booking_reference,
+    )

@@ -1,0 +1,120 @@
+"""Telling the Realtime Service what happened, without ever holding up a booking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from booking_worker.domain.backoff import full_jitter
+from booking_worker.domain.errors import PeerBreakerOpen, PeerRefused, PeerUnavailable
+from booking_worker.domain.model import Change
+from booking_worker.notify.messages import Message, Result, ToEveryone, message_of
+from booking_worker.peers.realtime import RealtimeClient
+from booking_worker.telemetry.logs import get_logger
+
+_SENDERS: Final = 32
+_MOST_WAITING: Final = 50_000
+_TRIES: Final = 3
+_BACKOFF_SECONDS: Final = 0.2
+_LONGEST_BACKOFF_SECONDS: Final = 2.0
+
+log = get_logger(__name__)
+
+
+class RealtimeNotifier:
+    """Sends the messages of changes to the Realtime Service, in the background.
+
+    A message is tried three times. While the service is away the latest 50,000 wait for it, and
+    older ones are given up and counted: clients also ask by themselves, so a message saves
+    time, and none is worth a booking.
+    """
+
+    def __init__(
+        self,
+        client: RealtimeClient,
+        count_lost: Callable[[int], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._client = client
+        self._count_lost = count_lost
+        self._sleep = sleep
+        self._waiting: deque[Message] = deque()
+        self._something = asyncio.Event()
+        self._senders: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Begin to send."""
+        if not self._senders:
+            self._stopping = False
+            self._senders = [asyncio.create_task(self._send_for_ever()) for _ in range(_SENDERS)]
+
+    async def stop(self) -> None:
+        """Send what waits, each message tried once more, and end."""
+        self._stopping = True
+        self._something.set()
+        senders, self._senders = self._senders, []
+        await asyncio.gather(*senders)
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Have people told of these changes; returns at once."""
+        for change in changes:
+            message = message_of(change)
+            if message is not None:
+                self._waiting.append(message)
+        too_many = len(self._waiting) - _MOST_WAITING
+        if too_many > 0:
+            for _ in range(too_many):
+                self._waiting.popleft()
+            self._count_lost(too_many)
+        if self._waiting:
+            self._something.set()
+
+    async def _send_for_ever(self) -> None:
+        while True:
+            while self._waiting:
+                await self._deliver(self._waiting.popleft())
+            if self._stopping:
+                return
+            self._something.clear()
+            await self._something.wait()
+
+    async def _deliver(self, message: Message) -> None:
+        tried = 0
+        while True:
+            try:
+                await self._send(message)
+            except PeerRefused as error:
+                log.debug("a message was refused", error=str(error))
+                self._count_lost(1)
+                return
+            except (PeerUnavailable, PeerBreakerOpen) as error:
+                tried += isinstance(error, PeerUnavailable)
+                if tried >= _TRIES or self._stopping:
+                    log.debug("a message was given up", error=str(error))
+                    self._count_lost(1)
+                    return
+                # While the breaker is open nothing was tried, and the message may wait long.
+                pause = self._client.breaker.seconds_until_trial
+                await self._sleep(
+                    pause + full_jitter(tried + 1, _BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS)
+                )
+            else:
+                return
+
+    async def _send(self, message: Message) -> None:
+        if isinstance(message, Result):
+            await self._client.notify_booking_result(
+                user_id=message.user_id,
+                event_id=message.event_id,
+                booking_id=message.booking_id,
+                success=message.success,
+                message=message.message,
+                booking_reference=message.booking_reference,
+            )
+        elif isinstance(message, ToEveryone):
+            await self._client.broadcast(message.event_id, message.type, message.payload)
+        else:
+            await self._client.send_to_user(message.user_id, message.type, message.payload)

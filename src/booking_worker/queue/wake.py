@@ -1,0 +1,64 @@
+"""Hearing that something can be claimed: the engine's pub/sub, which wake.lua writes to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from booking_worker.queue import keys
+
+_LISTEN_SECONDS: Final = 1.0
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 1.0
+
+
+class WakeListener:
+    """Calls ``on_wake`` with an event id when something of that event can be claimed.
+
+    Messages can be lost, so the listener only saves time: whoever is woken must also look by
+    themselves now and then. After each connect it calls ``on_wake("")``: anything may have
+    happened unheard.
+    """
+
+    def __init__(self, client: Redis, on_wake: Callable[[str], None]) -> None:
+        self._client = client
+        self._on_wake = on_wake
+        self._listening: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to listen; connects, and reconnects, in the background."""
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen_for_ever())
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _listen_for_ever(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError, TimeoutError):
+                # The engine is away; who calls it hears that, and health says so.
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            else:
+                pause = _FIRST_PAUSE_SECONDS
+
+    async def _listen(self) -> None:
+        """Listen until the connection is lost."""
+        async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+            await pubsub.subscribe(keys.WAKE_CHANNEL)
+            self._on_wake("")
+            while pubsub.subscribed:
+                message = await pubsub.get_message(timeout=_LISTEN_SECONDS)
+                if message is not None:
+                    self._on_wake(message["data"].decode())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from booking_worker.domain.backoff import full_jitter
@@ -31,29 +32,23 @@ class RealtimeNotifier:
     time, and none is worth a booking.
     """
 
-    def __init__(
-        self,
-        client: RealtimeClient,
-        count_lost: Callable[[int], None],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, client: RealtimeClient, count_lost: Callable[[int], None]) -> None:
         self._client = client
         self._count_lost = count_lost
-        self._sleep = sleep
         self._waiting: deque[Message] = deque()
         self._something = asyncio.Event()
         self._senders: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to send."""
         if not self._senders:
-            self._stopping = False
+            self._stopping.clear()
             self._senders = [asyncio.create_task(self._send_for_ever()) for _ in range(_SENDERS)]
 
     async def stop(self) -> None:
         """Send what waits, each message tried once more, and end."""
-        self._stopping = True
+        self._stopping.set()
         self._something.set()
         senders, self._senders = self._senders, []
         await asyncio.gather(*senders)
@@ -76,7 +71,7 @@ class RealtimeNotifier:
         while True:
             while self._waiting:
                 await self._deliver(self._waiting.popleft())
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             self._something.clear()
             await self._something.wait()
@@ -92,17 +87,20 @@ class RealtimeNotifier:
                 return
             except (PeerUnavailable, PeerBreakerOpen) as error:
                 tried += isinstance(error, PeerUnavailable)
-                if tried >= _TRIES or self._stopping:
+                if tried >= _TRIES or self._stopping.is_set():
                     log.debug("a message was given up", error=str(error))
                     self._count_lost(1)
                     return
                 # While the breaker is open nothing was tried, and the message may wait long.
-                pause = self._client.breaker.seconds_until_trial
-                await self._sleep(
-                    pause + full_jitter(tried + 1, _BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS)
-                )
+                pause = full_jitter(tried + 1, _BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS)
+                await self._wait(pause + self._client.breaker.seconds_until_trial)
             else:
                 return
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait so long, or until the notifier stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _send(self, message: Message) -> None:
         if isinstance(message, Result):

@@ -120,7 +120,7 @@ class ChangeFeed:
         if not self._cursors:
             await asyncio.sleep(_BLOCK_MS / 1000)
             return [], {}
-        streams = {
+        streams: dict[Any, Any] = {
             keys.of_event(event_id)["changes"]: cursor for event_id, cursor in self._cursors.items()
         }
         read: Any = await self._client.xread(

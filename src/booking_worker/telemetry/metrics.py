@@ -77,6 +77,9 @@ class Metrics:
         self.audit_gap = counter(
             "audit_gap_total", "Audit lines lost: trimmed from a feed unread, or not written."
         )
+        self.messages_lost = counter(
+            "messages_lost_total", "Messages to the Realtime Service that were given up."
+        )
         self.rpc_errors = counter(
             "rpc_errors_total",
             "Calls answered with an error, by method and code.",

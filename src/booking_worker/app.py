@@ -1,0 +1,331 @@
+"""The service: builds its parts, starts them in order, stops them in the opposite one.
+
+The only code that knows everything. What a part needs is given to it here, and only here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+import uvloop
+
+from booking_worker.api.admin_service import AdminService
+from booking_worker.api.administration import Administration
+from booking_worker.api.grpc_server import GrpcServer, Tls
+from booking_worker.api.health import (
+    Check,
+    Finding,
+    Grade,
+    Health,
+    engine_check,
+    peer_check,
+    worker_check,
+)
+from booking_worker.api.http_server import HttpServer
+from booking_worker.api.operations import Operations
+from booking_worker.api.progress import LineWatch
+from booking_worker.api.queue_service import QueueService
+from booking_worker.config import Settings
+from booking_worker.domain.model import Change
+from booking_worker.engine.durability import log_durability, read_durability
+from booking_worker.engine.embedded import EmbeddedEngine
+from booking_worker.intake.direct import DirectIntake
+from booking_worker.lifecycle import Part
+from booking_worker.notify.realtime import RealtimeNotifier
+from booking_worker.peers.services import Services
+from booking_worker.queue.booking_queue import BookingQueue, QueueLimits
+from booking_worker.queue.changes import ChangeFeed
+from booking_worker.queue.wake import WakeListener
+from booking_worker.sandbox.server import Sandbox
+from booking_worker.telemetry.audit import AuditLog
+from booking_worker.telemetry.logs import configure, get_logger
+from booking_worker.telemetry.metrics import Metrics, MetricsServer
+from booking_worker.worker.capacity import CapacityKeeper
+from booking_worker.worker.gauges import Gauges
+from booking_worker.worker.pool import WorkerPool
+from booking_worker.worker.timeouts import TimeoutHandler
+
+log = get_logger(__name__)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _limits(settings: Settings) -> QueueLimits:
+    return QueueLimits(
+        max_size=settings.queue_max_size,
+        places_per_user=settings.queue_places_per_user,
+        queue_timeout_ms=_ms(settings.queue_timeout_seconds),
+        payment_timeout_ms=_ms(settings.payment_timeout_seconds),
+        payment_grace_ms=_ms(settings.payment_grace_seconds),
+        result_ttl_ms=_ms(settings.result_ttl_seconds),
+        lease_ms=_ms(settings.worker_lease_seconds),
+        max_retries=settings.worker_max_retries,
+    )
+
+
+def _port(endpoint: str) -> int:
+    """The port of an endpoint; any free one where it has none."""
+    port = endpoint.rpartition(":")[2]
+    return int(port) if port.isdigit() else 0
+
+
+def _sandbox(settings: Settings) -> Sandbox:
+    return Sandbox(
+        settings.data_dir / "sandbox.db",
+        booking_port=_port(settings.grpc_booking_service_endpoint),
+        ticket_port=_port(settings.grpc_ticket_service_endpoint),
+        realtime_port=_port(settings.grpc_realtime_service_endpoint),
+    )
+
+
+class Application:
+    """One replica of the service: start it, use it at its ports, stop it.
+
+    ``start`` raises InvalidSettings, EngineInUse or EngineFailed when it can't be; what had
+    started by then is stopped again. With ``sandbox`` it brings stand-ins of the services that
+    it calls, at the endpoints of the settings, with their ledger in DATA_DIR.
+    """
+
+    def __init__(self, settings: Settings, *, sandbox: bool = False) -> None:
+        self.settings = settings
+        self._sandbox = _sandbox(settings) if sandbox else None
+        self._started: list[Part] = []
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._metrics = Metrics()
+        self._audit = AuditLog(settings.audit_log, self._metrics.audit_gap.inc)
+        self._engine = EmbeddedEngine(settings.data_dir, settings.engine_fsync)
+        self._services = Services(
+            settings.grpc_booking_service_endpoint,
+            settings.grpc_ticket_service_endpoint,
+            settings.grpc_realtime_service_endpoint,
+            settings.peer_timeout_seconds,
+        )
+        self._client = self._engine.client()
+        self._follower = self._engine.client()
+        self._queue = BookingQueue(self._client, _limits(settings))
+        self._build_work()
+        self._build_doors()
+
+    def _build_work(self) -> None:
+        settings, services, queue, metrics = (
+            self.settings,
+            self._services,
+            self._queue,
+            self._metrics,
+        )
+        self._notifier = services.realtime and RealtimeNotifier(
+            services.realtime, metrics.messages_lost.inc
+        )
+        self._feed = ChangeFeed(self._follower, self._on_changes, self._on_gap, self._on_feed_error)
+        self._capacity = CapacityKeeper(
+            queue, services.ticket, metrics, refresh_seconds=settings.capacity_refresh_seconds
+        )
+        self._pool = WorkerPool(
+            queue,
+            self._capacity,
+            services.booking,
+            services.ticket,
+            metrics,
+            worker_id=self.worker_id,
+            slots=settings.worker_pool_size,
+            lease_seconds=settings.worker_lease_seconds,
+            retry_interval_seconds=settings.worker_retry_interval,
+            grace_seconds=settings.shutdown_grace_seconds,
+        )
+        self._timeouts = TimeoutHandler(
+            queue, metrics, cleanup_seconds=settings.queue_cleanup_interval
+        )
+        self._wake = WakeListener(self._follower, self._on_wake)
+        self._gauges = Gauges(queue, metrics, services.breakers)
+
+    def _build_doors(self) -> None:
+        settings, queue, metrics = self.settings, self._queue, self._metrics
+        self._intake = DirectIntake(queue)
+        patience = settings.worker_lease_seconds + settings.queue_cleanup_interval
+        self._lines = LineWatch(queue, patience)
+        self._operations = Operations(
+            queue,
+            self._intake,
+            metrics,
+            max_seats=settings.queue_max_seats,
+            live_slots=lambda: self._pool.live_slots,
+            record=self._audit.record,
+        )
+        self._health = Health(self._checks(patience))
+        tls = None
+        if settings.grpc_tls_cert and settings.grpc_tls_key:
+            tls = Tls(settings.grpc_tls_cert, settings.grpc_tls_key, settings.grpc_tls_client_ca)
+        self._grpc = GrpcServer(
+            [
+                QueueService(self._operations, self._health, metrics).service(),
+                AdminService(Administration(queue), metrics).service(),
+            ],
+            self._health,
+            metrics,
+            settings.grpc_port,
+            transport=settings.grpc_transport,
+            tls=tls,
+        )
+        self._http = HttpServer(self._health, settings.http_port)
+        self._metrics_server = (
+            MetricsServer(metrics, settings.metrics_port) if settings.metrics_enabled else None
+        )
+
+    def _checks(self, patience: float) -> dict[str, Check]:
+        breakers, services = self._services.breakers, self._services
+        return {
+            "engine": engine_check(lambda: self._queue.status("")),
+            "durability": self._check_durability,
+            "worker": worker_check(
+                self._lines,
+                self._pool.seconds_since_claim,
+                patience,
+                lambda: "" if breakers["booking"].state == "closed" else "booking service",
+            ),
+            "booking": peer_check(services.booking.health, lambda: breakers["booking"].state),
+            "ticket": peer_check(
+                services.ticket.health if services.ticket else None,
+                lambda: breakers["ticket"].state,
+            ),
+            "realtime": self._check_realtime,
+        }
+
+    async def _check_durability(self) -> Finding:
+        durability = await read_durability(self._client)
+        if durability.sound:
+            return Finding(Grade.HEALTHY, f"{durability.version}: {durability.loss_window}")
+        return Finding(Grade.DEGRADED, "; ".join(durability.warnings))
+
+    async def _check_realtime(self) -> Finding:
+        # It has no call to ask how it is: what the last calls came to has to say it.
+        if self._services.realtime is None:
+            return Finding(Grade.HEALTHY, "not configured")
+        state = self._services.breakers["realtime"].state
+        if state != "closed":
+            return Finding(Grade.DEGRADED, f"failed too often lately; its breaker is {state}")
+        return Finding(Grade.HEALTHY, "")
+
+    async def _on_changes(self, changes: Sequence[Change]) -> None:
+        await self._audit.write(changes)
+        if self._notifier is not None:
+            self._notifier.tell(changes)
+
+    def _on_gap(self, event_id: str) -> None:
+        self._metrics.audit_gap.inc()
+        log.error("changes were cut off before they were written", event_id=event_id)
+
+    def _on_feed_error(self, error: Exception) -> None:
+        self._metrics.errors.labels("feed").inc()
+        log.warning("the feed of changes stalls", error=repr(error))
+
+    def _on_wake(self, event_id: str) -> None:
+        self._feed.wake(event_id)
+        self._pool.wake(event_id)
+        self._timeouts.wake(event_id)
+
+    @property
+    def grpc_port(self) -> int:
+        """Where BookingWorkerService is served."""
+        return self._grpc.port
+
+    @property
+    def http_port(self) -> int:
+        """Where the health checks are served."""
+        return self._http.port
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where /metrics is served; None when METRICS_ENABLED is false."""
+        return self._metrics_server.port if self._metrics_server else None
+
+    @property
+    def engine_description(self) -> str:
+        """What engine runs, and how durable it is."""
+        return self._engine.description
+
+    async def start(self) -> None:
+        """Start every part; when it returns, the service is ready."""
+        try:
+            await self._start(self._audit, self._engine, self._sandbox)
+            log_durability(await read_durability(self._client))
+            # Those behind come first: nothing is taken at the door that nobody works on.
+            await self._start(self._services, self._notifier, self._feed)
+            await self._start(self._capacity, self._pool, self._timeouts, self._wake)
+            await self._start(self._gauges, self._lines, self._metrics_server, self._http)
+            await self._start(self._intake, self._grpc)
+        except BaseException:
+            await self.stop()
+            raise
+        self._health.serve()
+        log.info("ready", grpc_port=self.grpc_port, http_port=self.http_port)
+
+    async def _start(self, *parts: Part | None) -> None:
+        for part in parts:
+            if part is not None:
+                self._started.append(part)
+                await part.start()
+
+    async def stop(self) -> None:
+        """Take no more work, finish or hand back what is in hand, write what is left, end."""
+        self._health.shut_down()
+        # No new claims from here on; calls that wait for an answer still get it.
+        if self._pool in self._started:
+            await self._pool.stop()
+        while self._started:
+            part = self._started.pop()
+            try:
+                await part.stop()
+            except Exception:
+                # One part that cannot end must not keep the others from ending.
+                log.exception("a part did not stop cleanly", part=type(part).__name__)
+        await self._operations.drain()
+        await self._client.aclose()
+        await self._follower.aclose()
+
+
+def run(
+    settings: Settings,
+    *,
+    sandbox: bool = False,
+    on_ready: Callable[[Application], None] = lambda _: None,
+) -> int:
+    """Run the service until SIGTERM or SIGINT; the process's exit code, 0.
+
+    A second signal ends the process at once: the leases it holds then end by themselves.
+
+    Raises:
+        InvalidSettings, EngineInUse, EngineFailed: it can't start.
+    """
+    configure(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, on_ready, sandbox=sandbox))
+    return 0
+
+
+async def _serve(
+    settings: Settings, on_ready: Callable[[Application], None], *, sandbox: bool
+) -> None:
+    asked_to_stop = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if asked_to_stop.is_set():
+            os._exit(128 + number)
+        log.info("stopping", signal=signal.Signals(number).name)
+        asked_to_stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    application = Application(settings, sandbox=sandbox)
+    await application.start()
+    on_ready(application)
+    await asked_to_stop.wait()
+    await application.stop()
+    log.info("stopped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,12 +163,31 @@ def _native(wanted: Transport, *, tls: bool) -> ModuleType | None:
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    cert, key = _pem("GRPC_TLS_CERT", tls.cert), _pem("GRPC_TLS_KEY", tls.key)
     client_ca = None if tls.client_ca is None else _pem("GRPC_TLS_CLIENT_CA", tls.client_ca)
+    # grpcio would only say that the port cannot be had.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except ssl.SSLError as error:
+        raise InvalidSettings(
+            [_unfit("GRPC_TLS_CERT", tls.cert, f"does not go with GRPC_TLS_KEY {tls.key}", error)]
+        ) from error
+    if tls.client_ca is not None:
+        try:
+            context.load_verify_locations(tls.client_ca)
+        except ssl.SSLError as error:
+            raise InvalidSettings(
+                [_unfit("GRPC_TLS_CLIENT_CA", tls.client_ca, "is no certificate", error)]
+            ) from error
     return grpc.ssl_server_credentials(
-        [(_pem("GRPC_TLS_KEY", tls.key), _pem("GRPC_TLS_CERT", tls.cert))],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
+        [(key, cert)], root_certificates=client_ca, require_client_auth=client_ca is not None
     )
+
+
+def _unfit(setting: str, path: Path, what: str, error: ssl.SSLError) -> str:
+    why = error.reason or str(error)
+    return f"{setting}: got {path}, which {what} ({why}); takes a PEM file"
 
 
 def _pem(setting: str, path: Path) -> bytes:

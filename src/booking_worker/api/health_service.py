@@ -26,10 +26,12 @@ class HealthService:
 
     def service(self) -> Service:
         """What a server needs to serve it."""
+        calls = Calls(self._metrics)
         return Service(
             pb.DESCRIPTOR.services_by_name["Health"],
             {
-                "Check": Calls(self._metrics).unary(pb.HealthCheckRequest, self._check),
+                "Check": calls.unary(pb.HealthCheckRequest, self._check),
+                "List": calls.unary(pb.HealthListRequest, self._list),
                 "Watch": grpc.unary_stream_rpc_method_handler(
                     self._watch,
                     request_deserializer=pb.HealthCheckRequest.FromString,
@@ -47,13 +49,22 @@ class HealthService:
     ) -> pb.HealthCheckResponse:
         if request.service not in self._names:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
-        return await self._status(request)
+        return await self._status()
+
+    async def _list(
+        self, _request: pb.HealthListRequest, _context: Context
+    ) -> pb.HealthListResponse:
+        status = await self._status()
+        return pb.HealthListResponse(statuses=dict.fromkeys(self._names, status))
 
     async def _watch(self, request: pb.HealthCheckRequest, context: Context) -> None:
         told = None
         while True:
             stopping = self._stopping.is_set()
-            response = await self._status(request)
+            if request.service in self._names:
+                response = await self._status()
+            else:
+                response = pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
             if response.status != told:
                 await context.write(response)
                 told = response.status
@@ -65,10 +76,7 @@ class HealthService:
             except TimeoutError:
                 continue
 
-    async def _status(self, request: pb.HealthCheckRequest) -> pb.HealthCheckResponse:
-        if request.service not in self._names:
-            return pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVICE_UNKNOWN)
-        why_not = await self._readiness.why_not_ready()
-        return pb.HealthCheckResponse(
-            status=pb.HealthCheckResponse.NOT_SERVING if why_not else pb.HealthCheckResponse.SERVING
-        )
+    async def _status(self) -> pb.HealthCheckResponse:
+        if await self._readiness.why_not_ready():
+            return pb.HealthCheckResponse(status=pb.HealthCheckResponse.NOT_SERVING)
+        return pb.HealthCheckResponse(status=pb.HealthCheckResponse.SERVING)

@@ -81,7 +81,11 @@ class Operations:
             InvalidRequest: a field is wrong, or the idempotency key is.
             IdempotencyConflict, QueueFull.
         """
-        event_id, join = self._prepare(asked, idempotency_key)
+        try:
+            event_id, join = self._prepare(asked, idempotency_key)
+        except InvalidRequest:
+            self._refused.inc()
+            raise
         outcome = await self._intake.join(event_id, join)
         if isinstance(outcome, BookingWorkerError):
             self._refused.inc()

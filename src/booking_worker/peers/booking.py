@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 import grpc
@@ -51,10 +52,15 @@ def fate_of(booking: booking_pb2.Booking) -> BookingFate:
     begun to pay. A booking that is paid but not confirmed yet counts as confirmed, as money
     and ticket never part.
     """
-    status = _word(booking.status)
+    return _fate(booking.status, booking.payment_status)
+
+
+# A service has a handful of words, and each is asked for with every booking.
+@lru_cache(maxsize=256)
+def _fate(status: str, payment_status: str) -> BookingFate:
+    status, payment = _word(status), _word(payment_status)
     if status in _GONE:
         return BookingFate.GONE
-    payment = _word(booking.payment_status)
     if status in _CONFIRMED or payment in _PAID:
         return BookingFate.CONFIRMED
     return BookingFate.PAYING if payment in _PAYING else BookingFate.OPEN
@@ -73,6 +79,7 @@ def hold_ms_of(booking: booking_pb2.Booking) -> int | None:
     return lasts_ms if lasts_ms > 0 else None
 
 
+@lru_cache(maxsize=1024)
 def amount_text(amount: float) -> str:
     """An amount of money as plain decimal text with at least two decimals: ``99.50``."""
     text = repr(amount)

@@ -6,18 +6,18 @@
 -- ARGV  max_size          int
 --       places_per_user   int
 --       queue_timeout_ms  int
---       joins             each  item_id, user_id, seats, details, idempotency_key, digest
+--       joins             msgpack: an array of
+--                         [item_id, user_id, seats, details, idempotency_key, digest]
 -- RETURNS one answer for each join: its position (a new place), {item_id, position, status} of
 --         the place already held, or the name of an error
 -- ERRORS  QUEUE_FULL IDEMPOTENCY_CONFLICT
 --
 -- @include item
+-- @include wake
 
-local FIELDS = 6
-local count = (#ARGV - joins) / FIELDS
-
+local asked = cmsgpack.unpack(joins)
 local user_ids = {}
-for at = 1, count do user_ids[at] = ARGV[joins + (at - 1) * FIELDS + 2] end
+for at, join in ipairs(asked) do user_ids[at] = join[2] end
 local places_of = redis.call('HMGET', users, unpack(user_ids))
 
 local event = redis.call('HMGET', state, 'seq', 'idle')
@@ -63,10 +63,8 @@ local function by_user(held)
   return nil, live[1] and table.concat(live, ' ')
 end
 
-local base = joins
-for at = 1, count do
-  local id, user_id, seats = ARGV[base + 1], ARGV[base + 2], tonumber(ARGV[base + 3])
-  local key, digest = ARGV[base + 5], ARGV[base + 6]
+for at, join in ipairs(asked) do
+  local id, user_id, seats, details, key, digest = unpack(join)
   local answer, held = key ~= '' and by_key(user_id, key, digest), nil
   if not answer then answer, held = by_user(new_places[user_id] or places_of[at]) end
   if answer then
@@ -86,7 +84,7 @@ for at = 1, count do
     arrivals[n] = id
     records[m] = id
     records[m + 1] = cmsgpack.pack(
-      'waiting', user_id, seats, seq, now, more, ARGV[base + 4])
+      'waiting', user_id, seats, seq, now, more, details)
     ranks[m], ranks[m + 1] = seq, id
     deadlines[m], deadlines[m + 1] = deadline, id
     new_places[user_id] = held and held .. ' ' .. id or id
@@ -95,7 +93,6 @@ for at = 1, count do
     answers[at] = waiting
     made[n] = { id, user_id, '', 'waiting', 'joined', seats, seq, '', '', 0 }
   end
-  base = base + FIELDS
 end
 
 if #arrivals > 0 then

@@ -1,0 +1,169 @@
+"""Acting on deadlines as they pass, and mending what disagrees."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from booking_worker.domain.errors import EngineUnavailable
+from booking_worker.queue.booking_queue import BookingQueue, Mended
+from booking_worker.telemetry.logs import get_logger
+from booking_worker.telemetry.metrics import Metrics
+from booking_worker.worker.rounds import Rounds
+
+_SHORTEST_SECONDS: Final = 0.02
+_LONGEST_SECONDS: Final = 1.0
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LINGER_SECONDS: Final = 60.0
+_MOST_AT_ONCE: Final = 50
+
+_log = get_logger(__name__)
+
+
+class TimeoutHandler:
+    """Looks after the deadlines of all events, and sweeps them every ``cleanup_seconds``.
+
+    An event that has a deadline, or had one in the last minute, is looked at once a second at
+    least, as a lease may have been given since that ends before what is known. Others have
+    nothing alive, unless somebody calls :meth:`wake`; they are still looked at now and then.
+    """
+
+    def __init__(
+        self,
+        queue: BookingQueue,
+        metrics: Metrics,
+        cleanup_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._cleanup_seconds = cleanup_seconds
+        self._clock = clock
+        self._due: dict[str, float] = {}
+        self._alive_until: dict[str, float] = {}
+        self._rounds = Rounds(queue.events, clock=clock)
+        self._signal = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    def wake(self, event_id: str) -> None:
+        """This event, or any when empty, may have got a deadline that is not known here."""
+        if not event_id:
+            self._rounds.restart()
+            self._signal.set()
+            return
+        self._alive_until[event_id] = self._clock() + _LINGER_SECONDS
+        if event_id not in self._due:
+            self._due[event_id] = self._clock() + _SHORTEST_SECONDS
+            self._signal.set()
+
+    async def start(self) -> None:
+        """Begin to look after deadlines and to sweep."""
+        if not self._loops:
+            self._loops = [
+                asyncio.create_task(self._expire_for_ever()),
+                asyncio.create_task(self._sweep_for_ever()),
+            ]
+
+    async def stop(self) -> None:
+        """Do nothing more. May be called again."""
+        loops, self._loops = self._loops, []
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    async def run_once(self) -> float:
+        """Act on every deadline that is due; seconds until one may be again.
+
+        Raises EngineUnavailable; what was due then still is.
+        """
+        for event_id in await self._rounds.turn():
+            self._due.setdefault(event_id, self._clock())
+        now = self._clock()
+        due = [event_id for event_id, at in self._due.items() if at <= now]
+        for start in range(0, len(due), _MOST_AT_ONCE):
+            chunk = due[start : start + _MOST_AT_ONCE]
+            outcomes = await asyncio.gather(*map(self._expire, chunk), return_exceptions=True)
+            away = None
+            for event_id, outcome in zip(chunk, outcomes, strict=True):
+                if isinstance(outcome, EngineUnavailable):
+                    away = outcome
+                    self._due[event_id] = now
+                elif isinstance(outcome, BaseException):
+                    self._defect(event_id, outcome)
+            if away is not None:
+                raise away
+        soonest = min(self._due.values(), default=float("inf")) - self._clock()
+        return max(0.0, min(soonest, self._rounds.seconds_until_due))
+
+    async def sweep_once(self) -> list[Mended]:
+        """Cross-check the indexes of all events, and mend and count what disagrees.
+
+        Raises EngineUnavailable.
+        """
+        found: list[Mended] = []
+        for event_id in await self._queue.events():
+            mended = await self._queue.sweep(event_id)
+            for name, wrong in ((entry.name, entry.wrong) for entry in mended):
+                _log.error("mended", event_id=event_id, name=name, wrong=wrong)
+            if mended:
+                self._metrics.sweep_repairs.inc(len(mended))
+                self.wake(event_id)
+            found += mended
+        return found
+
+    async def _expire(self, event_id: str) -> None:
+        # Taken out first: whoever wakes it from now on has it looked at again.
+        del self._due[event_id]
+        while True:
+            expired = await self._queue.expire(event_id)
+            if not expired.more:
+                break
+        now = self._clock()
+        wait = _LONGEST_SECONDS
+        if expired.next_in_ms is not None:
+            self._alive_until[event_id] = now + _LINGER_SECONDS
+            wait = min(max(expired.next_in_ms / 1000, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+        elif self._alive_until.get(event_id, now) <= now:
+            self._alive_until.pop(event_id, None)
+            return
+        self._due[event_id] = min(self._due.get(event_id, now + wait), now + wait)
+
+    def _defect(self, event_id: str, error: BaseException) -> None:
+        """One event that can't be looked after must not keep the others from it."""
+        _log.error("deadlines could not be acted on", event_id=event_id, exc_info=error)
+        self._metrics.errors.labels("expire").inc()
+        self._due[event_id] = self._clock() + _LONGEST_SECONDS
+
+    async def _expire_for_ever(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                seconds = await self.run_once()
+                pause = _FIRST_PAUSE_SECONDS
+            except EngineUnavailable:
+                # The pool says so, and health.
+                seconds, pause = pause, min(pause * 2, _LONGEST_SECONDS)
+            except Exception:  # noqa: BLE001 - logged and counted; the loop must go on
+                _log.exception("deadlines could not be acted on")
+                self._metrics.errors.labels("expire").inc()
+                seconds = _LONGEST_SECONDS
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._signal.wait()
+            except TimeoutError:
+                pass
+            self._signal.clear()
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._cleanup_seconds)
+            try:
+                await self.sweep_once()
+            except EngineUnavailable as error:
+                _log.warning("could not sweep", why=str(error))
+            except Exception:  # noqa: BLE001 - logged and counted; the loop must go on
+                _log.exception("could not sweep")
+                self._metrics.errors.labels("sweep").inc()

@@ -6,6 +6,7 @@ The only code that knows everything. What a part needs is given to it here, and 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import signal
@@ -120,13 +121,16 @@ class Application:
             self._queue,
             self._metrics,
         )
-        self._notifier = services.realtime and RealtimeNotifier(
-            services.realtime, metrics.messages_lost.inc
+        self._notifier = (
+            RealtimeNotifier(services.realtime, metrics.messages_lost.inc)
+            if services.realtime
+            else None
         )
         self._feed = ChangeFeed(self._follower, self._on_changes, self._on_gap, self._on_feed_error)
         self._capacity = CapacityKeeper(
-            queue, services.ticket, metrics, refresh_seconds=settings.capacity_refresh_seconds
+            queue, services.ticket, metrics, settings.capacity_refresh_seconds
         )
+        self._timeouts = TimeoutHandler(queue, metrics, settings.queue_cleanup_interval)
         self._pool = WorkerPool(
             queue,
             self._capacity,
@@ -138,9 +142,6 @@ class Application:
             lease_seconds=settings.worker_lease_seconds,
             retry_interval_seconds=settings.worker_retry_interval,
             grace_seconds=settings.shutdown_grace_seconds,
-        )
-        self._timeouts = TimeoutHandler(
-            queue, metrics, cleanup_seconds=settings.queue_cleanup_interval
         )
         self._wake = WakeListener(self._follower, self._on_wake)
         self._gauges = Gauges(queue, metrics, services.breakers)
@@ -187,7 +188,7 @@ class Application:
                 self._lines,
                 self._pool.seconds_since_claim,
                 patience,
-                lambda: "" if breakers["booking"].state == "closed" else "booking service",
+                lambda: self._pool.waits_for,
             ),
             "booking": peer_check(services.booking.health, lambda: breakers["booking"].state),
             "ticket": peer_check(
@@ -264,6 +265,11 @@ class Application:
             await self.stop()
             raise
         self._health.serve()
+        # What stands now stands until the end: the collector need not look at it again. And a
+        # busy service has thousands of calls under way, which are no garbage either.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         log.info("ready", grpc_port=self.grpc_port, http_port=self.http_port)
 
     async def _start(self, *parts: Part | None) -> None:

@@ -188,6 +188,12 @@ def changes(event_id: str, entry_id: str, fields: Mapping[bytes, bytes]) -> list
     made: list[list[Any]] = msgpack.unpackb(
         fields[b"c"], raw=False, unicode_errors="surrogateescape"
     )
+    if actor == "user":
+        # Joins of many users share an entry: each is its own user's doing.
+        return [
+            Change(f"{entry_id}-{index}", event_id, at_ms, f"user:{change[1]}", *change)
+            for index, change in enumerate(made)
+        ]
     return [
         Change(f"{entry_id}-{index}", event_id, at_ms, actor, *change)
         for index, change in enumerate(made)

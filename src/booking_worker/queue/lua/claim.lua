@@ -14,7 +14,7 @@
 
 local event = redis.call('HMGET', state,
   'token', 'capacity', 'processing_seats', 'held_seats', 'unlimited', 'exact', 'epoch',
-  'processing', 'held')
+  'idle')
 local token = tonumber(event[1] or 0)
 local answer = { now, 0, 0 }
 local leases = 0
@@ -54,7 +54,7 @@ local current = event[7] == string.match(redis.call('INFO', 'server'), 'run_id:(
 
 local function admit_head(id)
   local item = live_item(id)
-  if not item then
+  if not item or item.status ~= 'waiting' then
     leave_line(id)
     return true
   end
@@ -76,19 +76,27 @@ local function admit_head(id)
   return true
 end
 
-local admitted_before = leases
-if reserve == 1 and current and leases < limit then
-  for _, id in ipairs(redis.call('ZRANGE', positions, 0, limit - leases - 1)) do
-    if not admit_head(id) then break end
+-- Heads that could never fit leave without a lease: look further, but not for too long at once.
+local MOST_HEADS = 500
+local admitted_before, looked, stuck = leases, 0, not current
+while reserve == 1 and not stuck and leases < limit do
+  local heads = redis.call('ZRANGE', positions, 0, limit - leases - 1)
+  for _, id in ipairs(heads) do
+    stuck = stuck or not admit_head(id)
+  end
+  looked = looked + #heads
+  if #heads == 0 then break end
+  if looked > MOST_HEADS then
+    wake()
+    break
   end
 end
-local waiting = redis.call('ZCARD', positions)
 if leases > admitted_before then count_admissions(leases - admitted_before) end
-trim_queue(2 * limit)
 
-if waiting == 0 then
-  if leases < limit then redis.call('HSET', state, 'idle', 1) end
-elseif leases < limit and reserve == 1 then
+local idle = redis.call('ZCARD', positions) == 0
+if idle and leases < limit and not event[8] then
+  redis.call('HSET', state, 'idle', 1)
+elseif stuck and not idle and reserve == 1 then
   local nothing_left = exact and capacity <= 0 and in_flight == 0
   answer[2] = 1
   if not current or (not unlimited and (not exact or nothing_left)) then answer[3] = 1 end

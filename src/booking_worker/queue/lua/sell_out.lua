@@ -1,5 +1,6 @@
 -- Tell everybody who still waits that it is sold out, in chunks, while that is certain: nothing
--- left by an exact answer, nothing being processed, no hold that could come back.
+-- left by an exact answer to this very engine, nothing being processed, no hold that could come
+-- back.
 --
 -- ARGV  limit  int  how many at most in this call
 -- RETURNS number still waiting, or -1 when it is not sold out
@@ -7,9 +8,10 @@
 -- @include item
 
 local event = redis.call('HMGET', state,
-  'capacity', 'exact', 'unlimited', 'processing', 'held', 'sold_out')
+  'capacity', 'exact', 'unlimited', 'processing', 'held', 'sold_out', 'epoch')
 local certain = event[2] == '1' and event[3] ~= '1' and tonumber(event[1] or 0) <= 0
   and tonumber(event[4] or 0) == 0 and tonumber(event[5] or 0) == 0
+  and event[7] == string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local waiting = redis.call('ZRANGE', positions, 0, limit - 1)
 if not certain or #waiting == 0 then return -1 end
 
@@ -25,7 +27,6 @@ for _, id in ipairs(waiting) do
     leave_line(id)
   end
 end
-trim_queue(2 * limit)
 commit_books()
 publish_changes()
 return redis.call('ZCARD', positions)

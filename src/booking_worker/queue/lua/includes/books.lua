@@ -36,6 +36,8 @@ local function leave_processing(item, to)
   if to then
     move_seats('processing_seats', to, item.seats)
   else
+    -- A booking may exist that an answer on its way does not know of: as good as settled.
+    add('settled_seats', item.seats)
     write_off('processing_seats', item.seats)
   end
   add('processing', -1)

@@ -6,6 +6,7 @@
 -- ARGV  queue_timeout_ms  int
 --
 -- @include item
+-- @include wake
 
 local TASK_OF = { processing = 'reserve', confirming = 'confirm', releasing = 'release' }
 
@@ -38,17 +39,22 @@ local function complete(id, item, booking_reference, why)
   finish(id, item, 'completed', why)
 end
 
+-- When an item that is not admitted by then has waited too long, ms.
+local function waiting_until(item)
+  return (item.more.requeued_at or item.joined_at) + queue_timeout_ms
+end
+
 local function back_to_line(id, item, why)
   local before = item.status
   item.status = 'waiting'
+  add('admitted', -1)
   item.more.token = nil
   redis.call('ZREM', timeouts, id)
   redis.call('ZREM', tasks, id)
   redis.call('ZREM', admitted, id)
   redis.call('ZADD', positions, item.seq, id)
   redis.call('LPUSH', queue, id)
-  local waits_since = item.more.requeued_at or item.joined_at
-  redis.call('ZADD', timeouts, waits_since + queue_timeout_ms, id)
+  redis.call('ZADD', timeouts, waiting_until(item), id)
   change(id, item, before, why)
   wake()
 end

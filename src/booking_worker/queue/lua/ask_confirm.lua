@@ -16,7 +16,7 @@ if not item then return { err = 'NOT_FOUND' } end
 if item.user_id ~= user_id then return { err = 'NOT_YOURS' } end
 
 local more = item.more
-if item.status == 'awaiting_payment' and not more.cancel and now < more.pay_by then
+if item.status == 'awaiting_payment' and now < more.pay_by then
   item.status = 'confirming'
   more.payment_reference = payment_reference
   more.attempts = nil

@@ -24,7 +24,9 @@ elseif item.status == 'processing' then
 elseif item.status == 'awaiting_payment' then
   begin_release(item_id, item, 'cancelled', reason)
   save(item_id, item)
-elseif item.status ~= 'cancelled' and item.more.target ~= 'cancelled' then
+elseif item.status == 'releasing' then
+  if item.more.target ~= 'cancelled' then return { err = 'WRONG_STATUS expired' } end
+elseif item.status ~= 'cancelled' then
   return { err = 'WRONG_STATUS ' .. item.status }
 end
 commit()

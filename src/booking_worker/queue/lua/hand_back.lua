@@ -1,7 +1,8 @@
 -- Give a leased task back unfinished, at once; it uses up no attempt.
 --
--- A reserve that the Booking Service was never asked for goes back to its place in the line;
--- otherwise a booking may exist: the task is ready for the next worker and keeps its seats.
+-- A reserve that the Booking Service was never asked for goes back to its place in the line (or
+-- is cancelled, if that was asked for); otherwise a booking may exist: the task is ready for the
+-- next worker and keeps its seats.
 --
 -- ARGV  asked  int  1 when a service may have seen the call
 -- RETURNS status
@@ -12,16 +13,20 @@
 local item = leased_item()
 if not item then return FENCED end
 local more = item.more
-local untouched = asked == 0
-  and not (more.asked or more.attempts or more.crashes or more.cancel)
-if item.status == 'processing' and untouched then
+local untouched = item.status == 'processing' and asked == 0
+  and not (more.asked or more.attempts or more.crashes)
+if untouched then
   leave_processing(item, 'capacity')
-  add('admitted', -1)
-  back_to_line(item_id, item, 'handed back')
 else
   more.asked = 1
   make_ready(item_id, item)
 end
-save(item_id, item)
+if untouched and more.cancel then
+  finish(item_id, item, 'cancelled', more.cancel)
+  wake()
+else
+  if untouched then back_to_line(item_id, item, 'handed back') end
+  save(item_id, item)
+end
 commit()
 return item.status

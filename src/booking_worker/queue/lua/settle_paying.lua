@@ -15,6 +15,7 @@ more.grace_used = 1
 more.pay_by = now + payment_grace_ms
 more.token = nil
 more.target = nil
+more.cancel = nil
 more.reason = nil
 more.attempts = nil
 redis.call('ZADD', timeouts, more.pay_by, item_id)

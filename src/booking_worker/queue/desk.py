@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import EventStatus, ItemRecord, Status
 from booking_worker.queue import keys, records
+from booking_worker.queue.runner import in_time
 from booking_worker.queue.transitions import Transitions
 
-SWEPT_INDEXES = ("items", "users", "timeouts", "tasks", "positions", "admitted")
+SWEPT_INDEXES = ("items", "users", "timeouts", "tasks", "positions", "admitted", "dead")
 
 _LIST_VALUES = 4
 
@@ -33,11 +33,7 @@ class Desk(Transitions):
 
     async def events(self) -> list[str]:
         """All events that somebody joined, the latest first."""
-        try:
-            names: list[Any] = await self._client.zrevrange(keys.EVENTS, 0, -1)
-        except Exception as error:
-            msg = f"the engine does not answer: {error!r}"
-            raise EngineUnavailable(msg) from error
+        names: list[Any] = await in_time(self._client.zrevrange(keys.EVENTS, 0, -1))
         return [name.decode() for name in names]
 
     async def list_items(

@@ -10,7 +10,7 @@
 -- @include lease
 
 local item = leased_item()
-if not item then return FENCED end
+if not item or item.status ~= 'processing' then return FENCED end
 local more = item.more
 more.booking_id = booking_id
 if booking_reference ~= '' then more.booking_reference = booking_reference end

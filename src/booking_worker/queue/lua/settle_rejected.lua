@@ -7,7 +7,7 @@
 -- @include lease
 
 local item = leased_item()
-if not item then return FENCED end
+if not item or item.status ~= 'processing' then return FENCED end
 leave_processing(item, 'capacity')
 if item.more.cancel then
   finish(item_id, item, 'cancelled', item.more.cancel)

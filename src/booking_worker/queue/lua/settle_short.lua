@@ -8,7 +8,7 @@
 -- @include lease
 
 local item = leased_item()
-if not item then return FENCED end
+if not item or item.status ~= 'processing' then return FENCED end
 leave_processing(item, nil)
 if item.more.cancel then
   finish(item_id, item, 'cancelled', item.more.cancel)

@@ -4,10 +4,9 @@
 -- an item: a live item whose deadline is lost would be stuck for ever, and a user whose place is
 -- lost could not join again.
 --
--- ARGV  index             one of: items, users, timeouts, tasks, positions, admitted
---       cursor            as SCAN's: 0 begins and ends
---       lease_ms          int
---       queue_timeout_ms  int
+-- ARGV  index     one of: items, users, timeouts, tasks, positions, admitted, dead
+--       cursor    as SCAN's: 0 begins and ends
+--       lease_ms  int
 -- RETURNS the next cursor, then for each mended entry: item id or user id, what was wrong
 --
 -- @include task
@@ -29,7 +28,7 @@ local function check_waiting(id, item)
     mended(id, 'waiting, but not in the line')
   end
   if not score(timeouts, id) then
-    redis.call('ZADD', timeouts, now + queue_timeout_ms, id)
+    redis.call('ZADD', timeouts, waiting_until(item), id)
     mended(id, 'waiting, but without a deadline')
   end
 end
@@ -39,7 +38,12 @@ local function check_admitted(id, item)
     redis.call('ZADD', admitted, item.seq, id)
     mended(id, 'admitted, but not listed')
   end
-  if score(timeouts, id) or score(tasks, id) then return end
+  local due, ready = score(timeouts, id), score(tasks, id)
+  if due and ready then
+    redis.call('ZREM', item.more.token and tasks or timeouts, id)
+    mended(id, item.status .. ', both ready and with a deadline')
+  end
+  if due or ready then return end
   if item.status == 'awaiting_payment' then
     redis.call('ZADD', timeouts, item.more.pay_by, id)
   elseif item.more.token then
@@ -59,7 +63,8 @@ local function check_item(id, record)
     end
     return
   end
-  if not redis.call('HGET', users, item.user_id) then
+  local places = redis.call('HGET', users, item.user_id) or ''
+  if not string.find(' ' .. places .. ' ', ' ' .. id .. ' ', 1, true) then
     take_place(item.user_id, id)
     mended(id, "its user's place was lost")
   end
@@ -72,19 +77,30 @@ end
 
 local function check_user(user_id, places)
   for id in string.gmatch(places, '%S+') do
-    if redis.call('HEXISTS', items, id) == 0 then
+    local item = live_item(id)
+    if not item or item.status == 'failed' then
       drop_place(user_id, id)
       mended(user_id, 'a place without an item')
     end
   end
 end
 
-local sets = { timeouts = timeouts, tasks = tasks, positions = positions, admitted = admitted }
+local sets = {
+  timeouts = timeouts, tasks = tasks, positions = positions, admitted = admitted, dead = dead,
+}
+local STRANGERS = {
+  timeouts = { failed = 1 },
+  tasks = { waiting = 1, awaiting_payment = 1, failed = 1 },
+  positions = { processing = 1, awaiting_payment = 1, confirming = 1, releasing = 1, failed = 1 },
+  admitted = { waiting = 1, failed = 1 },
+  dead = { waiting = 1, processing = 1, awaiting_payment = 1, confirming = 1, releasing = 1 },
+}
 
 local function check_entry(id)
-  if redis.call('HEXISTS', items, id) == 0 then
+  local item = live_item(id)
+  if not item or STRANGERS[index][item.status] then
     redis.call('ZREM', sets[index], id)
-    mended(id, 'in ' .. index .. ', but there is no item')
+    mended(id, 'in ' .. index .. ', but ' .. (item and item.status or 'there is no item'))
   end
 end
 

@@ -7,8 +7,6 @@
 -- ARGV  item_id
 -- RETURNS position (0: not waiting), deadline (0: none), record
 -- ERRORS  NOT_FOUND
---
--- @include now
 
 local record = redis.call('HGET', items, item_id) or redis.call('GET', results .. item_id)
 if not record then return { err = 'NOT_FOUND' } end

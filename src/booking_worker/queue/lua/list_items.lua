@@ -9,8 +9,6 @@
 --       offset  int
 --       limit   int
 -- RETURNS for each item: item_id, position (0: not waiting), deadline (0: none), record
---
--- @include now
 
 local sets = { waiting = positions, admitted = admitted, dead = dead }
 local answer = {}

@@ -10,7 +10,6 @@
 --       moves          int
 -- RETURNS waiting
 --
--- @include now
 -- @include books
 -- @include wake
 

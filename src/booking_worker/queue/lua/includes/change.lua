@@ -7,7 +7,6 @@
 -- ARGV  actor
 --
 -- @include now
--- @include wake
 
 local made = {}
 

@@ -10,13 +10,13 @@ import msgpack
 
 from booking_worker.domain.errors import (
     BookingWorkerError,
-    EngineUnavailable,
     IdempotencyConflict,
     QueueFull,
 )
 from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import Join, Joined, Place, Status
 from booking_worker.queue import keys, records
+from booking_worker.queue.runner import in_time
 from booking_worker.queue.transitions import Transitions
 
 _REMEMBER_EVENT_SECONDS = 60.0
@@ -36,6 +36,8 @@ class Line(Transitions):
         Raises:
             EngineUnavailable: the outcome is unknown; joining again answers the same place.
         """
+        if not joins:
+            return []
         await self._remember(event_id)
         # One argument for all: a client that encodes each value costs more than the join itself.
         packed = msgpack.packb(joins, use_bin_type=False)
@@ -65,19 +67,17 @@ class Line(Transitions):
         now = time.monotonic()
         if now - self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS) < _REMEMBER_EVENT_SECONDS:
             return
-        try:
-            await self._client.zadd(keys.EVENTS, {event_id: int(time.time())})
-        except Exception as error:
-            msg = f"the engine does not answer: {error!r}"
-            raise EngineUnavailable(msg) from error
+        await in_time(self._client.zadd(keys.EVENTS, {event_id: int(time.time())}))
         self._remembered[event_id] = now
 
     async def positions(self, event_id: str, item_ids: Sequence[str]) -> list[Place | None]:
-        """Where items of one event stand, in order; None where there is no such item.
+        """Where at most 1,000 items of one event stand, in order; None where there is no such item.
 
         Raises:
             EngineUnavailable: no answer within 2 s.
         """
+        if not item_ids:
+            return []
         now_ms, length, weight, at, since, *answers = await self._run(
             "positions", event_id, *item_ids
         )

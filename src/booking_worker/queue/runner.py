@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
@@ -13,16 +13,32 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.queue.scripts import Script
 
-_TIMEOUT_SECONDS: Final = 1.8
+Answer = TypeVar("Answer")
+
+_PATIENCE_SECONDS: Final = 1.8
 """A caller hears of a dead or hung engine within 2 s."""
 _MOST_IN_FLIGHT: Final = 4
 _MOST_PER_TRIP: Final = 512
+
+
+async def in_time(answer: Awaitable[Answer]) -> Answer:
+    """The answer of a plain command. Raises EngineUnavailable when none comes within 2 s."""
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await answer
+    except (RedisError, OSError, TimeoutError) as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> EngineUnavailable:
+    return EngineUnavailable(f"the engine does not answer: {error!r}")
 
 
 class _Call(NamedTuple):
     script: Script
     keys: Sequence[str]
     args: Sequence[str | bytes | int]
+    until: float
     answer: asyncio.Future[Any]
 
 
@@ -50,7 +66,8 @@ class ScriptRunner:
             redis.exceptions.ResponseError: the script answered with an error of its own.
         """
         loop = asyncio.get_running_loop()
-        call = _Call(script, keys, args, loop.create_future())
+        until = loop.time() + _PATIENCE_SECONDS
+        call = _Call(script, keys, args, until, loop.create_future())
         self._waiting.append(call)
         if not self._leaving and len(self._trips) < _MOST_IN_FLIGHT:
             self._leaving = True
@@ -76,26 +93,26 @@ class ScriptRunner:
 
     async def _travel(self, calls: list[_Call]) -> None:
         try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
+            # Of the one that has waited longest, before it left too.
+            async with asyncio.timeout_at(calls[0].until):
                 answers = await self._send(calls)
         except (RedisError, OSError, TimeoutError) as error:
-            for call in calls:
-                if not call.answer.done():
-                    call.answer.set_exception(
-                        EngineUnavailable(f"the engine does not answer: {error!r}")
-                    )
+            _fail(calls, _unavailable(error))
             return
-        except BaseException:
+        except asyncio.CancelledError:
             for call in calls:
                 call.answer.cancel()
             raise
+        except Exception as error:  # noqa: BLE001 - handed to those who asked
+            _fail(calls, error)
+            return
         for call, answer in zip(calls, answers, strict=True):
             if call.answer.done():
                 continue
             if isinstance(answer, ResponseError):
                 call.answer.set_exception(answer)
             elif isinstance(answer, Exception):
-                call.answer.set_exception(EngineUnavailable(repr(answer)))
+                call.answer.set_exception(_unavailable(answer))
             else:
                 call.answer.set_result(answer)
 
@@ -128,3 +145,9 @@ class ScriptRunner:
             pipeline.execute_command(command, text, len(call.keys), *call.keys, *call.args)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         return answers
+
+
+def _fail(calls: Sequence[_Call], error: Exception) -> None:
+    for call in calls:
+        if not call.answer.done():
+            call.answer.set_exception(error)

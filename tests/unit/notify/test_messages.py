@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from booking_worker.domain.model import Change
+from booking_worker.notify.messages import NOBODY_LEFT, Result, ToEveryone, ToUser, message_of
+from booking_worker.queue import scripts
+
+
+def change(
+    after: str, *, item_id: str = "i.e", why: str = "because", booking_id: str = ""
+) -> Change:
+    return Change(
+        "1-0-0",
+        "e",
+        1_000,
+        "system",
+        item_id,
+        "ann",
+        "x",
+        after,
+        why,
+        2,
+        7,
+        booking_id,
+        "R",
+        61_000,
+    )
+
+
+def test_whose_turn_it_is_hears_until_when_to_pay():
+    message = message_of(change("awaiting_payment", booking_id="b"))
+    assert isinstance(message, ToUser)
+    assert message.user_id == "ann"
+    assert message.type == "booking:awaiting_payment"
+    assert message.payload["pay_by_unix_ms"] == 61_000
+    assert message.payload["remaining_ms"] == 60_000
+    assert message.payload["booking_id"] == "b"
+    assert message.payload["queue_item_id"] == "i.e"
+
+
+@pytest.mark.parametrize(
+    "after, success",
+    [
+        ("completed", True),
+        ("expired", False),
+        ("cancelled", False),
+        ("rejected", False),
+        ("failed", False),
+        ("sold_out", False),
+    ],
+)
+def test_every_end_is_told_with_its_reason(after: str, success: bool):
+    message = message_of(change(after, booking_id="b"))
+    assert message == Result("ann", "e", "b", success, "because", "R")
+
+
+def test_an_end_without_a_booking_is_told_under_the_items_id():
+    message = message_of(change("expired"))
+    assert isinstance(message, Result)
+    assert message.booking_id == "i.e"
+
+
+def test_an_event_that_is_sold_out_is_one_broadcast():
+    message = message_of(change("sold_out", item_id="", why=NOBODY_LEFT))
+    assert message == ToEveryone("e", "booking:sold_out", {"event_id": "e", "message": NOBODY_LEFT})
+    assert message_of(change("sold_out", why=NOBODY_LEFT)) is None
+
+
+@pytest.mark.parametrize("after", ["waiting", "processing", "confirming", "releasing"])
+def test_what_nobody_need_be_told_is_no_message(after: str):
+    assert message_of(change(after)) is None
+
+
+def test_the_engine_says_sold_out_in_the_same_words():
+    assert f"'{NOBODY_LEFT}'" in scripts.load("sell_out").text

@@ -188,13 +188,14 @@ def changes(event_id: str, entry_id: str, fields: Mapping[bytes, bytes]) -> list
     made: list[list[Any]] = msgpack.unpackb(
         fields[b"c"], raw=False, unicode_errors="surrogateescape"
     )
+    whole = Change._make
     if actor == "user":
         # Joins of many users share an entry: each is its own user's doing.
         return [
-            Change(f"{entry_id}-{index}", event_id, at_ms, f"user:{change[1]}", *change)
+            whole((f"{entry_id}-{index}", event_id, at_ms, f"user:{change[1]}", *change))
             for index, change in enumerate(made)
         ]
     return [
-        Change(f"{entry_id}-{index}", event_id, at_ms, actor, *change)
+        whole((f"{entry_id}-{index}", event_id, at_ms, actor, *change))
         for index, change in enumerate(made)
     ]

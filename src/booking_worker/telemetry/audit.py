@@ -83,7 +83,7 @@ class AuditLog:
             OSError: they were not (disk full, reader gone); the same changes may be given again.
         """
         if self._writer is not None and changes:
-            await self._append(self._writer, b"".join([_line(change) for change in changes]))
+            await self._append(self._writer, _lines(changes))
 
     def record(self, facts: Mapping[str, Any]) -> None:
         """Write a line about something that changed no status, such as a refusal, soon.
@@ -131,25 +131,33 @@ class AuditLog:
             rest = rest[written:]
 
 
-def _line(change: Change) -> bytes:
-    return orjson.dumps(
-        {
-            "at": _iso(change.at_ms),
-            "at_ms": change.at_ms,
-            "who": change.actor,
-            "item_id": change.item_id,
-            "event_id": change.event_id,
-            "user_id": change.user_id,
-            "from": change.before,
-            "to": change.after,
-            "why": change.why,
-            "seats": change.seats,
-            "seq": change.seq,
-            "booking_id": change.booking_id,
-            "change_id": change.change_id,
-        },
-        option=orjson.OPT_APPEND_NEWLINE,
-    )
+def _lines(changes: Sequence[Change]) -> bytes:
+    lines = []
+    last_ms, at = -1, ""
+    # Unpacked once and by position: one of these is written for each join.
+    for (
+        change_id, event_id, at_ms, who, item_id, user_id, before, after, why, seats, seq,
+        booking_id, _, _,
+    ) in changes:  # fmt: skip
+        if at_ms != last_ms:
+            last_ms, at = at_ms, _iso(at_ms)
+        line = {
+            "at": at,
+            "at_ms": at_ms,
+            "who": who,
+            "item_id": item_id,
+            "event_id": event_id,
+            "user_id": user_id,
+            "from": before,
+            "to": after,
+            "why": why,
+            "seats": seats,
+            "seq": seq,
+            "booking_id": booking_id,
+            "change_id": change_id,
+        }
+        lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+    return b"".join(lines)
 
 
 def _iso(at_ms: int) -> str:

@@ -1,0 +1,267 @@
+"""``booking-worker queue``: the lines, as an operator sees and mends them."""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from booking_worker.cli.options import Address, Json, Operator, TlsCa, examples
+
+if TYPE_CHECKING:
+    from booking_worker.proto import admin_pb2
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="See who waits, holds and has bought; cancel an item.",
+)
+
+Item = Annotated[str, typer.Argument(metavar="ITEM", help="The id that a join was answered.")]
+
+
+@app.command(
+    epilog=examples(
+        "booking-worker queue status                  # every event, a line each",
+        "booking-worker queue status concert",
+        "booking-worker queue status concert --json | jq .waiting",
+    )
+)
+def status(
+    event: Annotated[
+        str, typer.Argument(metavar="EVENT", show_default=False, help="One event.")
+    ] = "",
+    address: Address = "",
+    tls_ca: TlsCa = None,
+    json: Json = False,
+) -> None:
+    """How many wait, hold and have bought: of one event, or of each.
+
+    The seats left, processing, held and sold of an event add up to its total.
+    """
+    from booking_worker.cli.client import as_dict, service
+    from booking_worker.cli.output import print_facts, print_json, print_table
+    from booking_worker.proto import admin_pb2
+
+    with service(address, tls_ca) as client:
+        names = (
+            [event]
+            if event
+            else client.call(client.admin.ListEvents, admin_pb2.ListEventsRequest()).event_ids
+        )
+        books = [
+            client.call(client.admin.GetEventStatus, admin_pb2.GetEventStatusRequest(event_id=name))
+            for name in names
+        ]
+    if json:
+        print_json(as_dict(books[0]) if event else [as_dict(one) for one in books])
+    elif event:
+        print_facts(_facts(books[0]))
+    elif books:
+        rows = [_row(one) for one in books]
+        print_table(_COLUMNS, rows, numbers=_COLUMNS[2:])
+    else:
+        typer.echo("Nobody has joined a line yet.")
+
+
+@app.command(
+    "list",
+    epilog=examples(
+        "booking-worker queue list concert",
+        "booking-worker queue list concert --status awaiting_payment --limit 10",
+        "booking-worker queue list concert --json | jq -r '.[].item_id'",
+    ),
+)
+def list_items(
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="The event.")],
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            show_default="all",
+            help="Only these; may be given more than once: waiting, processing,"
+            " awaiting_payment, confirming, releasing, failed.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, metavar="N", help="How many.")] = 50,
+    offset: Annotated[int, typer.Option(min=0, metavar="N", help="How many to skip.")] = 0,
+    address: Address = "",
+    tls_ca: TlsCa = None,
+    json: Json = False,
+) -> None:
+    """Who is in line, in the order of the line; then who was admitted, then dead letters.
+
+    Items that have ended are found by `queue show` alone.
+    """
+    from booking_worker.cli.client import service
+    from booking_worker.proto import admin_pb2
+
+    request = admin_pb2.ListItemsRequest(
+        event_id=event, statuses=status or [], offset=offset, limit=limit
+    )
+    with service(address, tls_ca) as client:
+        items = client.call(client.admin.ListItems, request).items
+    print_items(list(items), "Nobody." if offset == 0 else "No more.", json=json)
+
+
+@app.command(epilog=examples("booking-worker queue show 3n0Fb2Yk9XyQ.concert"))
+def show(
+    item: Item,
+    address: Address = "",
+    tls_ca: TlsCa = None,
+    json: Json = False,
+) -> None:
+    """All that is known of one item, also after it has ended."""
+    from booking_worker.cli.client import as_dict, service
+    from booking_worker.cli.output import clock_time, print_facts, print_json
+    from booking_worker.proto import admin_pb2
+
+    with service(address, tls_ca) as client:
+        found = client.call(client.admin.GetItem, admin_pb2.GetItemRequest(queue_item_id=item))
+    if json:
+        print_json(as_dict(found))
+        return
+    facts = as_dict(found)
+    request = facts.pop("request") or {}
+    for name in ("joined_at_ms", "deadline_ms", "pay_by_ms"):
+        facts[name.removesuffix("_ms")] = clock_time(facts.pop(name))
+    print_facts(
+        {
+            **{name: value for name, value in facts.items() if value or name == "attempts"},
+            "seat_numbers": ", ".join(request.get("seat_numbers", ())),
+            "amount": f"{request.get('total_amount', 0):.2f} {request.get('currency', '')}".strip(),
+            **{f"metadata {name}": value for name, value in request.get("metadata", {}).items()},
+        }
+    )
+
+
+@app.command(
+    epilog=examples(
+        "booking-worker queue cancel 3n0Fb2Yk9XyQ.concert --reason 'asked by phone'",
+    )
+)
+def cancel(
+    item: Item,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit log.")
+    ] = "cancelled by an operator",
+    operator: Operator = "",
+    address: Address = "",
+    tls_ca: TlsCa = None,
+    json: Json = False,
+) -> None:
+    """Cancel anyone's item; tickets that it holds go to the next in line.
+
+    Repeating is safe. What is completed or ended otherwise stays as it is.
+    """
+    from booking_worker.cli.client import service
+    from booking_worker.cli.output import print_json
+    from booking_worker.proto import admin_pb2
+
+    request = admin_pb2.CancelItemRequest(
+        queue_item_id=item, reason=reason, operator=operator or getpass.getuser()
+    )
+    with service(address, tls_ca) as client:
+        status = client.call(client.admin.CancelItem, request).status
+    if json:
+        print_json({"item_id": item, "status": status})
+    elif status == "cancelled":
+        typer.echo(f"{item} is cancelled.")
+    else:
+        typer.echo(f"{item} is {status}: it is cancelled once its tickets have been given back.")
+
+
+def print_items(items: list[admin_pb2.Item], none: str, *, json: bool) -> None:
+    """Items on standard output: a JSON array, a table, or ``none`` where there are none."""
+    from booking_worker.cli.client import as_dict
+    from booking_worker.cli.output import clock_time, print_json, print_table
+
+    if json:
+        print_json([as_dict(item) for item in items])
+    elif items:
+        columns = ("number", "item", "user", "seats", "status", "position", "joined", "message")
+        rows = [
+            (
+                item.seq,
+                item.item_id,
+                item.user_id,
+                item.seats,
+                item.status,
+                item.position or "",
+                clock_time(item.joined_at_ms),
+                item.message,
+            )
+            for item in items
+        ]
+        print_table(columns, rows, numbers=("number", "seats", "position"))
+    else:
+        typer.echo(none)
+
+
+_COLUMNS = (
+    "event",
+    "state",
+    "waiting",
+    "processing",
+    "holding",
+    "completed",
+    "ended",
+    "seats left",
+)
+
+
+def _row(books: admin_pb2.EventStatus) -> tuple[object, ...]:
+    ended = books.expired + books.cancelled + books.sold_out_items + books.rejected + books.failed
+    return (
+        books.event_id,
+        _state(books),
+        books.waiting,
+        books.processing,
+        books.awaiting_payment,
+        books.completed,
+        ended,
+        _seats_left(books),
+    )
+
+
+def _state(books: admin_pb2.EventStatus) -> str:
+    if books.sold_out:
+        return "sold out"
+    return "paused" if books.paused else "open"
+
+
+def _seats_left(books: admin_pb2.EventStatus) -> str:
+    if not books.capacity_known:
+        return "not known yet"
+    if not books.HasField("capacity"):
+        return "unlimited"
+    return f"{books.capacity}" if books.capacity_exact else f"{books.capacity} or more"
+
+
+def _facts(books: admin_pb2.EventStatus) -> dict[str, object]:
+    from booking_worker.cli.output import duration
+    from booking_worker.domain.estimate import per_second
+    from booking_worker.domain.model import Rate
+
+    measured = Rate(books.rate.weight, books.rate.at_ms, books.rate.since_ms)
+    rate = per_second(measured, books.now_ms)
+    oldest = f" (the first for {duration(books.now_ms - books.oldest_ms)})"
+    return {
+        "event": books.event_id,
+        "state": _state(books),
+        "joined": books.joined,
+        "admitted": f"{books.admitted}, {rate:.1f} a second lately",
+        "waiting": f"{books.waiting}{oldest if books.oldest_ms else ''}",
+        "processing": books.processing,
+        "awaiting payment": books.awaiting_payment,
+        "completed": books.completed,
+        "expired": books.expired,
+        "cancelled": books.cancelled,
+        "sold out": books.sold_out_items,
+        "rejected": books.rejected,
+        "failed": f"{books.failed} ({books.dead_letters} dead letters wait for an operator)",
+        "seats": f"{_seats_left(books)} left, {books.processing_seats} processing,"
+        f" {books.held_seats} held, {books.confirmed_seats} sold",
+    }

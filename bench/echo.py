@@ -45,7 +45,8 @@ async def joined_all(
 
 def echo_service(metrics: Metrics) -> Service:
     """BookingWorkerService without a queue behind it."""
-    unary = Calls(metrics).unary
+    calls = Calls(metrics)
+    unary = calls.unary
     return Service(
         pb.DESCRIPTOR.services_by_name["BookingWorkerService"],
         {
@@ -86,6 +87,7 @@ def echo_service(metrics: Metrics) -> Service:
             "Health": unary(pb.HealthRequest, constant(pb.HealthResponse(status="healthy"))),
             "WatchQueueItem": not_yet_streamed("it is an echo"),
         },
+        calls,
     )
 
 

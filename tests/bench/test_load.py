@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,6 @@ from bench.echo import ITEM_ID, echo_service
 from bench.h2 import Connection, ProtocolError
 from booking_worker.api.grpc_server import GrpcServer
 from booking_worker.api.health import Health
-from booking_worker.api.rpc import Service
 from booking_worker.proto import booking_worker_pb2 as pb
 from booking_worker.telemetry.metrics import Metrics
 
@@ -41,7 +41,7 @@ async def server(request: pytest.FixtureRequest):
         "Health": grpc.unary_unary_rpc_method_handler(fail_each_third)
     }
     server = GrpcServer(
-        [Service(service.descriptor, handlers)],
+        [dataclasses.replace(service, handlers=handlers)],
         Health({}),
         metrics,
         0,

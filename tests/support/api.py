@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -32,6 +33,8 @@ on_one_engine = pytest.mark.parametrize(
     "engine", FIRST_ENGINE, indirect=True, ids=lambda made: made.name
 )
 """What the API says does not hang on the engine's make: the first one will do."""
+
+CERTIFICATES = Path(__file__).parent / "certificates"
 
 TRANSPORTS: tuple[Transport, ...] = ("native", "grpcio")
 
@@ -170,7 +173,7 @@ async def running_api(
         host="127.0.0.1",
         transport=transport,
         tls=tls,
-        grace_seconds=1,
+        grace_seconds=20,
     )
     await server.start()
     health.serve()

@@ -31,6 +31,7 @@ class AdminService:
                 "RequeueDeadLetter": calls.unary(pb.RequeueDeadLetterRequest, self._requeue),
                 "DiscardDeadLetter": calls.unary(pb.DiscardDeadLetterRequest, self._discard),
             },
+            calls,
         )
 
     async def _list_events(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import ssl
@@ -20,7 +21,10 @@ from booking_worker.api.health_service import HealthService
 from booking_worker.api.listening import address, every_host, port_taken
 from booking_worker.api.rpc import Service
 from booking_worker.domain.errors import InvalidSettings
+from booking_worker.telemetry.logs import get_logger
 from booking_worker.telemetry.metrics import Metrics
+
+_log = get_logger(__name__)
 
 Transport: TypeAlias = Literal["auto", "native", "grpcio"]
 
@@ -38,6 +42,9 @@ _OPTIONS: Final[Sequence[tuple[str, int]]] = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 )
+
+
+_LAST_ANSWERS_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class GrpcServer:
         names = [service.descriptor.full_name for service in services]
         self._readiness = readiness
         self._health = HealthService(readiness, names, metrics)
-        self._services = [*services, self._health.service()]
+        self._services = services
         self._wanted_port = port
         self._host = every_host() if host is None else host
         self._wanted_transport = transport
@@ -103,12 +110,13 @@ class GrpcServer:
             server = grpc.aio.server(options=list(_OPTIONS))
         else:
             server = native.server(options=list(_OPTIONS))
-        for service in self._services:
+        services = [*self._services, self._health.service()]
+        for service in services:
             handlers = dict(service.handlers)
             name = service.descriptor.full_name
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
             server.add_registered_method_handlers(name, handlers)
-        names = [service.descriptor.full_name for service in self._services]
+        names = [service.descriptor.full_name for service in services]
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
         self._port = self._listen(server)
         self._transport = "grpcio" if native is None else "native"
@@ -116,12 +124,24 @@ class GrpcServer:
         self._server = server
 
     async def stop(self) -> None:
-        """Be ready no more, give calls under way their grace, and end. May be called again."""
+        """Be ready no more, turn new calls away, finish those under way within their grace, end.
+
+        May be called again.
+        """
         self._readiness.shut_down()
-        self._health.shut_down()
         server, self._server = self._server, None
-        if server is not None:
-            await server.stop(self._grace_seconds)
+        if server is None:
+            return
+        services = self._services
+        if sum(service.calls.close() for service in services) + self._health.shut_down():
+            try:
+                async with asyncio.timeout(self._grace_seconds):
+                    await asyncio.gather(*(service.calls.over() for service in services))
+            except TimeoutError:
+                _log.warning("calls were cut off", grace_seconds=self._grace_seconds)
+            # pygrpc-native closes without a look at what it has been given to send.
+            await asyncio.sleep(_LAST_ANSWERS_SECONDS)
+        await server.stop(_LAST_ANSWERS_SECONDS)
 
     def _listen(self, server: grpc.aio.Server) -> int:
         where = address(self._host, self._wanted_port)

@@ -89,7 +89,8 @@ class Health:
     async def _ask(self) -> Report:
         names = list(self._checks)
         findings = await asyncio.gather(*(self._finding(name) for name in names))
-        status = max((finding.grade for finding in findings), key=_WORSE.__getitem__)
+        grades = [finding.grade for finding in findings]
+        status = max(grades, key=_WORSE.__getitem__, default=Grade.HEALTHY)
         troubles = [
             f"{name} is {grade}: {message}"
             for name, (grade, message) in zip(names, findings, strict=True)

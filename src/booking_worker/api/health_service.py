@@ -23,6 +23,7 @@ class HealthService:
         self._names = frozenset(names) | {""}
         self._metrics = metrics
         self._stopping = asyncio.Event()
+        self._watching = 0
 
     def service(self) -> Service:
         """What a server needs to serve it."""
@@ -38,11 +39,13 @@ class HealthService:
                     response_serializer=pb.HealthCheckResponse.SerializeToString,
                 ),
             },
+            calls,
         )
 
-    def shut_down(self) -> None:
-        """Tell those who watch NOT_SERVING, and end their streams."""
+    def shut_down(self) -> int:
+        """Tell those who watch NOT_SERVING, and end their streams; answers how many watch."""
         self._stopping.set()
+        return self._watching
 
     async def _check(
         self, request: pb.HealthCheckRequest, context: Context
@@ -58,6 +61,13 @@ class HealthService:
         return pb.HealthListResponse(statuses=dict.fromkeys(self._names, status))
 
     async def _watch(self, request: pb.HealthCheckRequest, context: Context) -> None:
+        self._watching += 1
+        try:
+            await self._tell_changes(request, context)
+        finally:
+            self._watching -= 1
+
+    async def _tell_changes(self, request: pb.HealthCheckRequest, context: Context) -> None:
         told = None
         while True:
             stopping = self._stopping.is_set()

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from booking_worker.api.health import Grade, Health
-from booking_worker.api.listening import every_host, port_taken
+from booking_worker.api.listening import bind, every_host, port_taken
 
 _OK: Final = 200
 _UNAVAILABLE: Final = 503
@@ -42,20 +42,19 @@ class HttpServer:
         Raises:
             InvalidSettings: the port is taken.
         """
+        try:
+            listening = bind(self._host, self._wanted_port)
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else ""
+            raise port_taken("HTTP_PORT", self._wanted_port, why) from error
         app = web.Application()
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/healthz", self._healthz)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LINGER_SECONDS)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, self._host, self._wanted_port).start()
-        except OSError as error:
-            await runner.cleanup()
-            why = os.strerror(error.errno) if error.errno else ""
-            raise port_taken("HTTP_PORT", self._wanted_port, why) from error
-        self._runner = runner
-        self._port = runner.addresses[0][1]
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LINGER_SECONDS)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listening).start()
+        self._port = listening.getsockname()[1]
 
     async def stop(self) -> None:
         """Stop listening and end the connections. May be called again."""

@@ -28,3 +28,15 @@ def every_host() -> str:
 def address(host: str, port: int) -> str:
     """``host:port``, with brackets where the host is an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; on ``::`` for IPv4 as well, which asyncio's own would not.
+
+    Raises:
+        OSError.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port), family=family, backlog=1024, dualstack_ipv6=host == "::"
+    )

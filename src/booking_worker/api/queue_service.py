@@ -48,6 +48,7 @@ class QueueService:
                 "Health": calls.unary(pb.HealthRequest, self._report_health),
                 "WatchQueueItem": not_yet_streamed("ask GetQueuePosition instead"),
             },
+            calls,
         )
 
     async def _enqueue_booking(

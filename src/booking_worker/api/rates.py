@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.domain.estimate import wait_seconds
 from booking_worker.domain.model import EventStatus, Rate
+from booking_worker.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
 
 _FRESH_SECONDS = 1.0
 _MOST_EVENTS = 4096
+_UNKNOWN = Rate(0.0, 0, 0)
+
+
+class _Known(NamedTuple):
+    rate: Rate
+    now_ms: int
+    """The engine's clock when it was asked."""
+    stale_at: float
+    """When it is to be asked again, by the event loop's clock."""
 
 
 class Rates:
@@ -21,7 +34,7 @@ class Rates:
 
     def __init__(self, status: Callable[[str], Awaitable[EventStatus]]) -> None:
         self._status = status
-        self._known: dict[str, tuple[Rate, int, float]] = {}
+        self._known: dict[str, _Known] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     def wait_seconds(self, event_id: str, position: int) -> int:
@@ -29,12 +42,12 @@ class Rates:
         if position <= 0:
             return 0
         known = self._known.get(event_id)
-        now = asyncio.get_running_loop().time()
-        if (known is None or now - known[2] > _FRESH_SECONDS) and event_id not in self._asking:
-            self._asking[event_id] = asyncio.create_task(self._ask(event_id))
+        loop = asyncio.get_running_loop()
+        if (known is None or loop.time() > known.stale_at) and event_id not in self._asking:
+            self._asking[event_id] = loop.create_task(self._ask(event_id))
         if known is None:
             return -1
-        return wait_seconds(position, known[0], known[1])
+        return wait_seconds(position, known.rate, known.now_ms)
 
     async def settle(self) -> None:
         """Return once no question is under way."""
@@ -42,15 +55,18 @@ class Rates:
             await asyncio.wait(self._asking.values())
 
     async def _ask(self, event_id: str) -> None:
-        loop = asyncio.get_running_loop()
+        rate, now_ms = _UNKNOWN, 0
         try:
             status = await self._status(event_id)
+            rate, now_ms = status.rate, status.now_ms
         except EngineUnavailable:
-            # Those who join hear of it themselves; an estimate is not worth a second word.
-            self._known.pop(event_id, None)
-        else:
-            if len(self._known) >= _MOST_EVENTS:
-                self._known.clear()
-            self._known[event_id] = (status.rate, status.now_ms, loop.time())
+            # Those who join hear of it themselves; no estimate is given in the meantime.
+            pass
+        except Exception:  # noqa: BLE001 - an estimate is no reason to fail
+            _log.exception("no rate of admission", event_id=event_id)
         finally:
             del self._asking[event_id]
+        if len(self._known) >= _MOST_EVENTS:
+            self._known.clear()
+        stale_at = asyncio.get_running_loop().time() + _FRESH_SECONDS
+        self._known[event_id] = _Known(rate, now_ms, stale_at)

@@ -7,6 +7,7 @@ no interceptors: pygrpc-native serves calls that have some on its slow path.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -32,24 +33,25 @@ _NO_DEADLINE_SECONDS = 1e9
 """grpcio says None where there is no deadline, pygrpc-native a number as large as can be."""
 
 
-@dataclass(frozen=True)
-class Service:
-    """A gRPC service that is ready to be served."""
-
-    descriptor: ServiceDescriptor
-    handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
-
-    def __post_init__(self) -> None:
-        missing = {method.name for method in self.descriptor.methods} ^ set(self.handlers)
-        if missing:
-            raise ValueError(f"{self.descriptor.full_name}: not in both: {sorted(missing)}")
-
-
 class Calls:
     """Makes the handlers of a service; errors become status codes, and are counted."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._under_way = 0
+        self._closed = False
+        self._over = asyncio.Event()
+
+    def close(self) -> int:
+        """Turn new calls away with UNAVAILABLE; those under way go on: answers how many."""
+        self._closed = True
+        if not self._under_way:
+            self._over.set()
+        return self._under_way
+
+    async def over(self) -> None:
+        """Return once it is closed and no call is under way."""
+        await self._over.wait()
 
     def unary(
         self,
@@ -62,6 +64,9 @@ class Calls:
 
         # pygrpc-native asks for each call whether this is a coroutine function: it must be one.
         async def serve(payload: bytes, context: Context) -> bytes:
+            if self._closed:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "shutting down")
+            self._under_way += 1
             try:
                 return (await answer(parse(payload), context)).SerializeToString()
             except BookingWorkerError as error:
@@ -75,8 +80,15 @@ class Calls:
                 _log.exception("a call failed for a reason that nobody thought of", method=method)
                 self._count(method, grpc.StatusCode.INTERNAL, "internal")
                 await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+            finally:
+                self._end()
 
         return grpc.unary_unary_rpc_method_handler(serve)
+
+    def _end(self) -> None:
+        self._under_way -= 1
+        if self._closed and not self._under_way:
+            self._over.set()
 
     async def _abort(self, context: Context, method: str, error: BookingWorkerError) -> NoReturn:
         code, http = codes_of(error)
@@ -87,6 +99,21 @@ class Calls:
         self._metrics.rpc_errors.labels(method, code.name).inc()
         if kind:
             self._metrics.errors.labels(kind).inc()
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gRPC service that is ready to be served."""
+
+    descriptor: ServiceDescriptor
+    handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]]
+    calls: Calls
+    """What made the handlers."""
+
+    def __post_init__(self) -> None:
+        missing = {method.name for method in self.descriptor.methods} ^ set(self.handlers)
+        if missing:
+            raise ValueError(f"{self.descriptor.full_name}: not in both: {sorted(missing)}")
 
 
 def not_yet_streamed(why: str) -> grpc.RpcMethodHandler[Any, Any]:

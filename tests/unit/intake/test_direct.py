@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from booking_worker.domain.errors import QueueFull
+from booking_worker.domain.model import Join, Joined
+from booking_worker.intake.direct import DirectIntake
+from booking_worker.queue.booking_queue import BookingQueue
+from tests.support.api import LIMITS
+
+
+def join_of(user_id: str) -> Join:
+    return Join(f"{user_id:A>12}.e", user_id, 1, b'[[],0.0,"",{}]')
+
+
+class CountingQueue(BookingQueue):
+    """Counts how many joins came at a time."""
+
+    joins: list[int]
+
+    async def join(self, event_id, joins, actor=""):
+        self.joins.append(len(joins))
+        return await super().join(event_id, joins, actor)
+
+
+@pytest.fixture
+def queue(redis_client: Redis) -> CountingQueue:
+    queue = CountingQueue(redis_client, replace(LIMITS, max_size=1200))
+    queue.joins = []
+    return queue
+
+
+async def test_joins_that_arrive_together_are_one_call_in_their_order(queue: CountingQueue):
+    intake = DirectIntake(queue)
+    await intake.start()
+    answers = await asyncio.gather(*(intake.join("e", join_of(f"u{n}")) for n in range(100)))
+    assert queue.joins == [100]
+    assert [answer.position for answer in answers if isinstance(answer, Joined)] == list(
+        range(1, 101)
+    )
+    await intake.stop()
+    await intake.stop()
+
+
+async def test_a_thousand_and_more_are_calls_of_at_most_500(queue: CountingQueue):
+    intake = DirectIntake(queue)
+    answers = await intake.join_many("e", [join_of(f"u{n}") for n in range(1201)])
+    assert queue.joins == [500, 500, 201]
+    assert isinstance(answers[1199], Joined)
+    assert isinstance(answers[1200], QueueFull)
+
+
+async def test_stopping_waits_for_those_who_joined(queue: CountingQueue):
+    intake = DirectIntake(queue)
+    asked = asyncio.ensure_future(intake.join("e", join_of("ann")))
+    await intake.stop()
+    assert isinstance(asked.result(), Joined)

@@ -95,19 +95,25 @@ async def read(client: Redis, event_id: str) -> Keys:
 
 
 async def _read_prefixed(client: Redis, found: Keys, named: dict[str, str]) -> None:
-    kept = {named["results"]: found.results, named["requests"]: found.requests}
-    names = [key async for key in client.scan_iter(count=1000)]
-    for raw in names:
-        key = raw.decode()
-        prefix = next((prefix for prefix in kept if key.startswith(prefix)), None)
-        if prefix is None:
-            continue
-        value, left = await client.get(key), await client.pttl(key)
-        if value is None:
-            continue
-        name = key.removeprefix(prefix)
-        kept[prefix][name] = _item(name, value) if prefix == named["results"] else value.decode()
-        found.expiries[name] = left
+    kept: dict[str, dict[str, Any]] = {
+        named["results"]: found.results,
+        named["requests"]: found.requests,
+    }
+    names = [
+        key.decode()
+        async for key in client.scan_iter(count=10_000)
+        if key.decode().startswith(tuple(kept))
+    ]
+    pipeline = client.pipeline(transaction=False)
+    for name in names:
+        pipeline.get(name).pttl(name)
+    answers = await pipeline.execute()
+    for name, value, left in zip(names, answers[::2], answers[1::2], strict=True):
+        prefix = next(prefix for prefix in kept if name.startswith(prefix))
+        id_ = name.removeprefix(prefix)
+        if value is not None:
+            kept[prefix][id_] = _item(id_, value) if prefix == named["results"] else value.decode()
+            found.expiries[id_] = left
 
 
 def _balance(found: Keys) -> list[str]:
@@ -247,18 +253,16 @@ async def problems_of(client: Redis, event_id: str) -> list[str]:
 
 async def audit(client: Redis, queue: BookingQueue) -> None:
     """Fail when the books of any event don't balance or any two of its indexes disagree."""
-    events = await queue.events()
-    known = {keys.EVENTS, keys.WORKERS, CLOCK_KEY}
-    prefixes = []
-    for event_id in events:
+    names = {key.decode() async for key in client.scan_iter(count=1000)}
+    names -= {keys.EVENTS, keys.WORKERS, CLOCK_KEY}
+    events = {name[name.index("{") + 1 : name.rindex("}")] for name in names}
+    for event_id in events | set(await queue.events()):
         assert await problems_of(client, event_id) == []
         assert await queue.sweep(event_id) == []
-        named = keys.of_event(event_id)
-        prefixes += [named["results"], named["requests"]]
-        known |= set(named.values())
-    strangers = [
-        key
-        async for key in client.scan_iter(count=1000)
-        if key.decode() not in known and not key.decode().startswith(tuple(prefixes))
-    ]
-    assert strangers == []
+        names -= {name for name in names if _belongs(name, keys.of_event(event_id))}
+    assert names == set(), "keys that keys.py does not name"
+
+
+def _belongs(name: str, named: dict[str, str]) -> bool:
+    prefixes = (named["results"], named["requests"])
+    return name in named.values() or name.startswith(prefixes)

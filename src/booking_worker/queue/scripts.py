@@ -42,6 +42,7 @@ class _Header:
     includes: list[str]
 
 
+@cache
 def _parse_header(source: str) -> _Header:
     header = _Header({}, {}, set(), [])
     section = ""
@@ -66,6 +67,7 @@ def _parse_header(source: str) -> _Header:
     return header
 
 
+@cache
 def _read(name: str) -> str:
     path = resources.files(__package__).joinpath(_FOLDER, *name.split("/"))
     return path.read_text(encoding="utf-8")

@@ -4,9 +4,8 @@
 -- Cancelling what is cancelled is cancelling.
 --
 -- ARGV  item_id
---       user_id           empty: an operator, for whoever owns it
+--       user_id  empty: an operator, for whoever owns it
 --       reason
---       queue_timeout_ms  int
 -- RETURNS status
 -- ERRORS  NOT_FOUND NOT_YOURS WRONG_STATUS
 --

@@ -40,7 +40,8 @@ local function check_admitted(id, item)
   end
   local due, ready = score(timeouts, id), score(tasks, id)
   if due and ready then
-    redis.call('ZREM', item.more.token and tasks or timeouts, id)
+    local busy = item.more.token or not TASK_OF[item.status]
+    redis.call('ZREM', busy and tasks or timeouts, id)
     mended(id, item.status .. ', both ready and with a deadline')
   end
   if due or ready then return end

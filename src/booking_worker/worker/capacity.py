@@ -31,6 +31,8 @@ class _Event:
     wanted: bool = False
     is_watched: bool = False
     not_before: float = -math.inf
+    put_off_until: float = math.inf
+    """When to ask although nothing moved, as it was wanted."""
     asked_at: float = -math.inf
     spacing: float = _SHORTEST_SPACING_SECONDS
     seen: tuple[int, int | None] | None = None
@@ -168,9 +170,7 @@ class CapacityKeeper:
         return max(0.0, soonest)
 
     def _due_at(self, event: _Event) -> float:
-        due_at = math.inf
-        if event.wanted:
-            due_at = event.not_before
+        due_at = event.not_before if event.wanted else event.put_off_until
         if event.is_watched:
             regularly = event.asked_at + self._refresh_seconds
             due_at = min(due_at, max(event.not_before, regularly))
@@ -203,10 +203,10 @@ class CapacityKeeper:
             unmoved = event.seen is not None and event.seen[0] == question.moves
             if unmoved and not must_ask and self._clock() < again_at:
                 # Only others could have changed what is left: asking again can wait a little.
-                event.wanted = True
-                event.not_before = again_at
+                event.put_off_until = again_at
                 return None
             event.asked_at = self._clock()
+            event.put_off_until = math.inf
             left = None if self._ticket is None else await self._ticket.available(event_id)
             waiting = await self._queue.set_capacity(event_id, question, left)
             event.not_before = self._clock() + _SHORTEST_SPACING_SECONDS

@@ -1,0 +1,206 @@
+"""The guards that the promises rest on, each with a way to switch it off.
+
+A fault's test shows little unless the same story, told without the guard, breaks a promise: the
+tests named ``..._without_...`` tell it so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any, Final
+
+from booking_worker.peers.booking import BookingClient
+from booking_worker.peers.breaker import Breaker
+from booking_worker.queue.runner import ScriptRunner
+from booking_worker.worker.assignment import Outcome
+from booking_worker.worker.confirm import Confirm
+from booking_worker.worker.reserve import Reserve
+from booking_worker.worker.runner import TaskRunner
+from booking_worker.worker.setbacks import Setbacks
+from booking_worker.worker.timeouts import TimeoutHandler
+
+SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
+    # guard: (Lua file, what stands there, what is put in its place)
+    "fencing": (
+        "includes/lease",
+        "if item and item.more.token == token then return item end",
+        "if item then return item end",
+    ),
+    "the lease's end": (
+        "expire",
+        "  elseif item.more.token then\n    lease_ended(id, item)",
+        "  elseif item.more.token then\n    redis.call('ZADD', timeouts, now + 3600000, id)",
+    ),
+    "the bound on crashes": ("expire", ">= max_crashes then", ">= 1000000 then"),
+    "one place a user": (
+        "join",
+        "if #live >= places_per_user then return existing(live[1]), nil end",
+        "",
+    ),
+    "the request's digest": (
+        "join",
+        "if known ~= digest then return 'IDEMPOTENCY_CONFLICT' end",
+        "",
+    ),
+    "the longest line": ("join", "elseif waiting >= max_size then", "elseif false then"),
+    "the capacity step": (
+        "claim",
+        "if not unlimited and item.seats > capacity then",
+        "if false then",
+    ),
+    "the check of the status": (
+        "ask_confirm",
+        "if item.status == 'awaiting_payment' and now < more.pay_by then",
+        "if item.status == 'awaiting_payment' or item.status == 'releasing' then",
+    ),
+    "the deadline": (
+        "ask_confirm",
+        "and now < more.pay_by then",
+        "then",
+    ),
+    "the first payment": (
+        "ask_confirm",
+        "elseif item.status ~= 'confirming' and item.status ~= 'completed' then",
+        (
+            "elseif item.status == 'confirming' then\n"
+            "  more.payment_reference = payment_reference\n"
+            "  save(item_id, item)\n"
+            "elseif item.status ~= 'completed' then"
+        ),
+    ),
+    "a confirm's protection from expiry": (
+        "expire",
+        "  elseif item.more.token then\n",
+        (
+            "  elseif item.status == 'confirming' then\n"
+            "    leave_held(item, 'capacity')\n"
+            "    finish(id, item, 'expired', 'not paid in time')\n"
+            "  elseif item.more.token then\n"
+        ),
+    ),
+    "the mark of a cancel": (
+        "cancel",
+        "item.more.cancel = item.more.cancel or reason",
+        "",
+    ),
+    "one release": (
+        "settle_released",
+        "finish(item_id, item, item.more.target, item.more.reason)",
+        (
+            "add('capacity', item.seats)\nadd('total_seats', item.seats)\n"
+            "finish(item_id, item, item.more.target, item.more.reason)"
+        ),
+    ),
+    "no attempt used up": (
+        "hand_back",
+        "local more = item.more",
+        "local more = item.more\nmore.crashes = (more.crashes or 0) + 1",
+    ),
+    "the certainty": ("sell_out", "if not certain or", "if"),
+}
+
+
+def _edited(file: str, stands: str, instead: str) -> str:
+    path = resources.files("booking_worker.queue").joinpath("lua", *f"{file}.lua".split("/"))
+    text = path.read_text(encoding="utf-8")
+    assert text.count(stands) == 1, f"{file}.lua has changed: no guard {stands!r} to switch off"
+    return text.replace(stands, instead)
+
+
+def scripts_without(*guards: str) -> dict[str, str]:
+    """For BookingQueue's ``script_overrides``: the scripts with these guards edited out."""
+    return {
+        SCRIPT_EDITS[guard][0]: _edited(*SCRIPT_EDITS[guard])
+        for guard in guards
+        if guard in SCRIPT_EDITS
+    }
+
+
+Patch = Callable[[Any, str, Any], None]
+
+
+def _without_idempotency_key(patch: Patch) -> None:
+    create = BookingClient.create
+
+    async def with_another_key(self: BookingClient, request: Any, key: str) -> Any:
+        return await create(self, request, f"{key}/{secrets.token_hex(4)}")
+
+    patch(BookingClient, "create", with_another_key)
+
+
+def _without_breaker(patch: Patch) -> None:
+    patch(Breaker, "record_failure", lambda self: None)
+
+
+def _without_script_reload(patch: Patch) -> None:
+    async def send(self: ScriptRunner, calls: Any) -> Any:
+        return await self._pipeline("EVALSHA", [(call, call.script.sha) for call in calls])
+
+    patch(ScriptRunner, "_send", send)
+
+
+def _without_sweep(patch: Patch) -> None:
+    async def sweep_once(self: TimeoutHandler) -> list[Any]:
+        return []
+
+    patch(TimeoutHandler, "sweep_once", sweep_once)
+
+
+def _without_handing_back(patch: Patch) -> None:
+    async def hand_back(self: TaskRunner, lease: Any, *, asked: bool) -> Outcome:
+        return Outcome.LET_GO
+
+    patch(TaskRunner, "_hand_back", hand_back)
+
+
+def _without_weighing(patch: Patch) -> None:
+    async def weigh(self: Reserve, work: Any, refusal: Any) -> Outcome:
+        await work.settle(lambda: self._queue.settle_rejected(work.lease, refusal.message))
+        return Outcome.REJECTED
+
+    patch(Reserve, "_weigh", weigh)
+
+
+def _without_asking_again(patch: Patch) -> None:
+    """What got no answer is taken for refused, as if nothing had been done."""
+
+    async def again(self: Setbacks, work: Any, error: Any, breaker: Any) -> Outcome:
+        lease = work.lease
+        if lease.task.value == "confirm":
+            await work.settle(lambda: self._queue.settle_gone(lease, str(error)))
+        elif lease.task.value == "reserve":
+            await work.settle(lambda: self._queue.settle_rejected(lease, str(error)))
+        else:
+            await work.settle(lambda: self._queue.settle_released(lease))
+        return Outcome.REJECTED
+
+    patch(Setbacks, "again", again)
+
+
+def _without_looking_at_the_refused(patch: Patch) -> None:
+    async def refused(self: Confirm, work: Any, message: str) -> Outcome:
+        await work.settle(lambda: self._queue.settle_gone(work.lease, message))
+        return Outcome.GONE
+
+    patch(Confirm, "_refused", refused)
+
+
+_PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
+    "the idempotency key": _without_idempotency_key,
+    "the breaker": _without_breaker,
+    "the reload of scripts": _without_script_reload,
+    "the sweep": _without_sweep,
+    "handing back": _without_handing_back,
+    "weighing refusals": _without_weighing,
+    "asking again": _without_asking_again,
+    "looking at the refused": _without_looking_at_the_refused,
+}
+
+
+def switch_off(guards: tuple[str, ...], patch: Patch) -> None:
+    """Switch off what is no script's: ``patch`` is ``setattr``, or a monkeypatch's."""
+    for guard in guards:
+        if guard not in SCRIPT_EDITS:
+            _PATCHES[guard](patch)

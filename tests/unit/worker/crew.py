@@ -122,7 +122,21 @@ async def work_off(pool: WorkerPool) -> None:
         await pool.run_once()
         if pool._running:
             await asyncio.wait(list(pool._running), return_when=asyncio.FIRST_COMPLETED)
-        idle = 0 if pool._running or pool._candidates else idle + 1
+        idle = 0 if pool._running or pool._claims._candidates else idle + 1
+
+
+class HeldUp:
+    """Calls that are held up until the test lets them go on."""
+
+    def __init__(self, answer: Any) -> None:
+        self.asked: list[Any] = []
+        self.go_on = asyncio.Event()
+        self._answer = answer
+
+    async def __call__(self, request: Any) -> Any:
+        self.asked.append(request)
+        await self.go_on.wait()
+        return self._answer(request)
 
 
 class Woken:
@@ -154,6 +168,16 @@ def booking(booking_id: str = "B1", **fields: Any) -> booking_pb2.BookingRespons
     return booking_pb2.BookingResponse(
         success=True, booking=booking_pb2.Booking(id=booking_id, **values)
     )
+
+
+def made_for(request: booking_pb2.CreateBookingRequest) -> booking_pb2.BookingResponse:
+    """The answer to a CreateBooking that went well."""
+    return booking(f"B-{request.idempotency_key}")
+
+
+async def made(request: booking_pb2.CreateBookingRequest) -> booking_pb2.BookingResponse:
+    """The same, for a script's answers."""
+    return made_for(request)
 
 
 def confirmed(booking_id: str = "B1") -> booking_pb2.ConfirmBookingResponse:

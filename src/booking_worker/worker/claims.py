@@ -1,0 +1,159 @@
+"""Finding out what may be worked on next, and leasing it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from booking_worker.domain.errors import EngineUnavailable
+from booking_worker.domain.model import Lease, Task
+from booking_worker.queue.booking_queue import BookingQueue, Claimed
+from booking_worker.telemetry.logs import get_logger
+from booking_worker.telemetry.metrics import Metrics
+from booking_worker.worker.candidates import Candidates
+from booking_worker.worker.capacity import CapacityKeeper
+from booking_worker.worker.gate import ALL_TASKS, Gate
+from booking_worker.worker.rounds import Rounds
+
+_log = get_logger(__name__)
+
+
+class Claims:
+    """Claims for one worker: from the events that may have work, in turns, as the gate allows.
+
+    An event may have work when it is woken, when its last claim brought as many tasks as were
+    asked for, when somebody waits there and one of its tasks has ended, and, once a second, when
+    its turn comes in a look at all events. ``hand_back`` takes leases that are not needed.
+    """
+
+    def __init__(
+        self,
+        queue: BookingQueue,
+        gate: Gate,
+        capacity: CapacityKeeper,
+        metrics: Metrics,
+        *,
+        worker_id: str,
+        hand_back: Callable[[Sequence[Lease]], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = queue
+        self._gate = gate
+        self._capacity = capacity
+        self._hand_back = hand_back
+        self._failed = metrics.errors.labels("claim")
+        self._worker_id = worker_id
+        self._clock = clock
+        self._candidates = Candidates()
+        self._rounds = Rounds(queue.events, clock=clock)
+        self._trial: Lease | None = None
+        self._tasks = ALL_TASKS
+        self._something_since = 0.0
+
+    @property
+    def something_since(self) -> float | None:
+        """Since when there may have been something to claim; None while there is nothing."""
+        return self._something_since if self._candidates else None
+
+    def wake(self, event_id: str) -> None:
+        """Something of this event may be claimed; of any, when empty."""
+        if event_id:
+            self._add(event_id)
+        else:
+            self._rounds.restart()
+
+    def ended(self, lease: Lease) -> None:
+        """The task of a lease that was claimed here has ended."""
+        if lease is self._trial:
+            self._trial = None
+        self._candidates.add_if_blocked(lease.event_id)
+
+    async def claim(self, slots: int) -> list[Lease]:
+        """What is to be worked on in so many slots, claimed in one round trip.
+
+        Raises EngineUnavailable.
+        """
+        await self._look()
+        allowed = self._gate.allowed()
+        if allowed.is_trial:
+            return await self._claim_trial(min(slots, self._gate.wanted_for_trial), allowed.tasks)
+        if allowed.tasks > self._tasks:
+            # What could not be claimed until now may wait in events that were looked at.
+            self._rounds.restart()
+            await self._look()
+        self._tasks = allowed.tasks
+        if not allowed.tasks:
+            return []
+        event_ids, each = self._candidates.take(slots)
+        return await self._ask(event_ids, each, allowed.tasks) if event_ids else []
+
+    def seconds_until_next(self, slots: int) -> float:
+        """Seconds until claiming for so many slots may bring something again, unless woken."""
+        allowed = self._gate.allowed()
+        trial_is_out = allowed.is_trial and self._trial is not None
+        if self._candidates and slots and allowed.tasks and not trial_is_out:
+            return 0.0
+        seconds, until_trial = self._rounds.seconds_until_due, self._gate.seconds_until_trial
+        return min(seconds, until_trial) if until_trial else seconds
+
+    async def _look(self) -> None:
+        """Once a second: what nobody gave notice of."""
+        if self._rounds.seconds_until_due > 0:
+            return
+        for event_id in await self._rounds.turn():
+            self._add(event_id)
+        self._candidates.add_blocked()
+
+    def _add(self, event_id: str) -> None:
+        if not self._candidates:
+            self._something_since = self._clock()
+        self._candidates.add(event_id)
+
+    async def _claim_trial(self, most: int, tasks: frozenset[Task]) -> list[Lease]:
+        """Claim one task that shows whether the peer is back, and no more until it has ended."""
+        while most > 0 and self._trial is None and self._candidates:
+            event_ids, _ = self._candidates.take(1)
+            leases = await self._ask(event_ids, most, tasks)
+            if leases:
+                self._trial = self._gate.choose_trial(leases)
+                await self._hand_back([lease for lease in leases if lease is not self._trial])
+                return [self._trial]
+        return []
+
+    async def _ask(
+        self, event_ids: Sequence[str], each: int, tasks: frozenset[Task]
+    ) -> list[Lease]:
+        """The leases of one round trip.
+
+        Each event is asked for by itself (they travel together all the same), so that what one
+        answers is not lost with what another doesn't.
+        """
+        answers = await asyncio.gather(
+            *(self._queue.claim(event_id, self._worker_id, each, tasks) for event_id in event_ids),
+            return_exceptions=True,
+        )
+        leases: list[Lease] = []
+        away = None
+        for event_id, answer in zip(event_ids, answers, strict=True):
+            if isinstance(answer, Claimed):
+                self._note(event_id, answer, each)
+                leases += answer.leases
+            elif isinstance(answer, EngineUnavailable):
+                self._candidates.add(event_id)
+                away = answer
+            else:
+                # One event that can't be claimed from must not keep the others from it.
+                _log.error("a claim failed", event_id=event_id, exc_info=answer)
+                self._failed.inc()
+        if away is not None and not leases:
+            raise away
+        return leases
+
+    def _note(self, event_id: str, claimed: Claimed, asked: int) -> None:
+        is_full = len(claimed.leases) >= asked
+        self._candidates.answered(event_id, is_full=is_full, is_blocked=claimed.blocked)
+        if claimed.needs_refresh:
+            self._capacity.want(event_id)
+        if is_full or claimed.blocked:
+            self._capacity.watch(event_id)

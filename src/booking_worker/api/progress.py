@@ -69,19 +69,22 @@ class LineWatch:
         self._seen: dict[str, _Seen] = {}
         self._to_look_at: list[str] = []
         self._looking: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to look."""
         if self._looking is None:
-            self._looking = asyncio.create_task(self._look_for_ever())
+            self._stopping.clear()
+            self._looking = asyncio.create_task(self._look_until_stopped())
 
     async def stop(self) -> None:
         """Look no more. May be called again."""
-        if self._looking is not None:
-            self._looking.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._looking
-            self._looking = None
+        # Not cancelled: before Python 3.12 `wait_for`, which redis-py sends a command by, forgets
+        # a cancellation that comes just as it ends.
+        self._stopping.set()
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            await looking
 
     def standing_still(self) -> dict[str, float]:
         """The events whose head ought to have moved by now, and for how many seconds it hasn't."""
@@ -120,12 +123,14 @@ class LineWatch:
         if seen is None or seen.marks != now_marks:
             self._seen[event_id] = _Seen(now_marks, self._clock())
 
-    async def _look_for_ever(self) -> None:
-        while True:
+    async def _look_until_stopped(self) -> None:
+        while not self._stopping.is_set():
             try:
                 await self.run_once()
             except EngineUnavailable:
                 # Health asks the engine itself. What was seen is too old to be judged by now.
                 self._seen.clear()
                 self._to_look_at = []
-            await asyncio.sleep(self._every)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every):
+                    await self._stopping.wait()

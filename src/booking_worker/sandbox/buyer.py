@@ -76,10 +76,13 @@ class Habits:
     longest_poll_seconds: float = 5.0
 
 
+_HALF: Final = 0.5
 _MOST_PAYMENTS: Final = 5
 _POSITIONS_A_SECOND: Final = 200
 """How fast a line moves of which nothing is known yet."""
 _POLLS_OF_A_WAIT: Final = 4
+_LONG_WAIT_SECONDS: Final = 30.0
+"""Nobody who waits that long minds a slow answer."""
 _ADMITTED: Final = frozenset(
     {Status.PROCESSING, Status.AWAITING_PAYMENT, Status.CONFIRMING, Status.COMPLETED}
 )
@@ -88,8 +91,11 @@ _ADMITTED: Final = frozenset(
 class Buyer:
     """Lives from the join to a final status.
 
-    ``doors`` bounds how many join at once. ``shortest_pause`` gives the seconds that everybody
-    in line has to leave between polls; ``on_status`` is told each status, after the one before.
+    ``luck``, between 0 and 1, decides where people differ: below a half they give up while they
+    wait rather than when they should pay, and join twice at one instant rather than one after
+    the other. ``rng`` is for jitter, and may be everybody's. ``doors`` bounds how many join at
+    once; ``everybodys_pause`` gives the seconds to leave between polls by those whose wait is
+    long; ``on_status`` is told each status, after the one before.
     """
 
     __slots__ = (
@@ -97,14 +103,16 @@ class Buyer:
         "_connection",
         "_doors",
         "_event_id",
+        "_everybodys_pause",
         "_habits",
+        "_luck",
         "_on_status",
         "_pay_by_ms",
         "_payments",
         "_rng",
-        "_shortest_pause",
         "_started",
         "_uses_key",
+        "_wait_seconds",
         "result",
     )
 
@@ -116,10 +124,11 @@ class Buyer:
         habits: Habits,
         *,
         number: int,
-        seed: int,
+        luck: float,
+        rng: random.Random,
         started: float,
         doors: asyncio.Semaphore,
-        shortest_pause: Callable[[], float],
+        everybodys_pause: Callable[[], float],
         on_status: Callable[[str, str], None],
     ) -> None:
         self.result = result
@@ -127,14 +136,16 @@ class Buyer:
         self._event_id = event_id
         self._habits = habits
         self._connection = number
-        self._rng = random.Random(f"{seed}/{number}")
+        self._luck = luck
+        self._rng = rng
         self._uses_key = number % 2 == 1
         self._started = started
         self._doors = doors
-        self._shortest_pause = shortest_pause
+        self._everybodys_pause = everybodys_pause
         self._on_status = on_status
         self._pay_by_ms = 0
         self._payments = 0
+        self._wait_seconds = 0.0
 
     async def live(self) -> None:
         """Join, and do as the behaviour says until the item is final or lost."""
@@ -142,16 +153,18 @@ class Buyer:
         try:
             async with self._doors:
                 await self._join()
-            if result.behaviour is Behaviour.CANCEL and self._rng.random() < 0.5:  # noqa: PLR2004
-                await asyncio.sleep(self._rng.random() * self._habits.patience_seconds)
+            if result.behaviour is Behaviour.CANCEL and self._luck < _HALF:
+                await asyncio.sleep(self._luck / _HALF * self._habits.patience_seconds)
                 await self._try_cancel()
+            else:
+                await asyncio.sleep(self._pause_in_line())
             while not result.is_final:
                 place = await self._look(result.item_id)
                 self._saw(place)
                 if place.status == Status.AWAITING_PAYMENT:
-                    await self._at_the_till(place)
+                    await self._at_the_till()
                 elif not result.is_final:
-                    await asyncio.sleep(self._pause(place))
+                    await asyncio.sleep(self._pause_in_line())
         except Refused as error:
             result.refused = str(error)
             if error.code == "NOT_FOUND" and result.item_id:
@@ -170,45 +183,48 @@ class Buyer:
             seat_count=result.seats,
             total_amount=49.5 * result.seats,
             currency="EUR",
-            metadata={"source": self._rng.choice(("web", "app")), "locale": "en"},
+            metadata={"source": "web" if self._uses_key else "app", "locale": "en"},
         )
         key = f"first-{result.user_id}" if self._uses_key else ""
+        connection = self._connection
         if result.behaviour is not Behaviour.JOIN_TWICE:
-            first = await self._client.join(request, self._connection, key)
-            result.item_id = first.queue_item_id
-        elif self._rng.random() < 0.5:  # noqa: PLR2004 - every other one
-            both = await asyncio.gather(
-                self._client.join(request, self._connection, key),
-                self._client.join(request, self._connection + 1),
+            answers = [await self._client.join(request, connection, key)]
+        elif self._luck < _HALF:
+            both = (
+                self._client.join(request, connection, key),
+                self._client.join(request, connection + 1),
             )
-            await self._two_answers(*(answer.queue_item_id for answer in both))
+            answers = list(await asyncio.gather(*both))
         else:
-            first = await self._client.join(request, self._connection, key)
-            again = await self._client.join(request, self._connection + 1)
-            await self._two_answers(first.queue_item_id, again.queue_item_id)
+            first = await self._client.join(request, connection, key)
+            answers = [first, await self._client.join(request, connection + 1)]
         result.joined_at = self._now()
+        result.item_id = answers[-1].queue_item_id
+        self._stands(answers[-1].queue_position, answers[-1].estimated_wait_seconds)
+        if answers[-1].queue_position:
+            self._set_status(Status.WAITING)
+        if answers[0].queue_item_id != result.item_id:
+            await self._two_items(answers[0].queue_item_id, result.item_id)
 
-    async def _two_answers(self, first: str, second: str) -> None:
-        """Two answers should name one place; if not, only one of them may be live."""
-        self.result.item_id = second
-        if first == second:
-            return
+    async def _two_items(self, first: str, second: str) -> None:
+        """A second item is right if the first was final by then."""
         places = [await self._look(item_id) for item_id in (first, second)]
         live = [place.status not in FINAL for place in places]
         self.result.two_places = all(live)
-        if live == [True, False]:
-            self.result.item_id = first
+        self.result.item_id = first if live == [True, False] else second
 
     # --- in line ------------------------------------------------------------------------------
 
     async def _look(self, item_id: str) -> pb.GetQueuePositionResponse:
         request = pb.GetQueuePositionRequest(queue_item_id=item_id, user_id=self.result.user_id)
-        return await self._client.position(request, self._connection)
+        # While the service is down, thousands who only wait must not be what keeps it down.
+        pause = self._pause_in_line() if self.result.status == Status.WAITING else 0.0
+        return await self._client.position(request, self._connection, pause)
 
     def _saw(self, place: pb.GetQueuePositionResponse) -> None:
         result = self.result
-        if place.status != result.status:
-            self._set_status(place.status)
+        self._stands(place.position, place.estimated_wait_seconds)
+        self._set_status(place.status)
         if result.admitted_at is None and (place.status in _ADMITTED or place.booking_id):
             result.admitted_at = self._now()
         if place.booking_id:
@@ -216,22 +232,23 @@ class Buyer:
         if place.pay_by_unix_ms:
             self._pay_by_ms = place.pay_by_unix_ms
 
-    def _pause(self, place: pb.GetQueuePositionResponse) -> float:
+    def _pause_in_line(self) -> float:
         """Seconds until the next poll: often near the head, seldom far from it."""
         habits = self._habits
-        wait: float = place.estimated_wait_seconds
-        if wait < 0:
-            wait = place.position / _POSITIONS_A_SECOND
         pause = min(
-            habits.longest_poll_seconds, max(habits.shortest_poll_seconds, wait / _POLLS_OF_A_WAIT)
+            habits.longest_poll_seconds,
+            max(habits.shortest_poll_seconds, self._wait_seconds / _POLLS_OF_A_WAIT),
         )
-        if place.status == Status.WAITING:
-            pause = max(pause, self._shortest_pause())
-        return pause * (0.75 + self._rng.random() / 2)
+        everybodys = self._everybodys_pause() * min(1.0, self._wait_seconds / _LONG_WAIT_SECONDS)
+        return max(pause, everybodys) * (0.75 + self._rng.random() / 2)
+
+    def _stands(self, position: int, wait_seconds: int) -> None:
+        known = wait_seconds >= 0
+        self._wait_seconds = wait_seconds if known else position / _POSITIONS_A_SECOND
 
     # --- at the till --------------------------------------------------------------------------
 
-    async def _at_the_till(self, place: pb.GetQueuePositionResponse) -> None:
+    async def _at_the_till(self) -> None:
         behaviour = self.result.behaviour
         remaining = max(0.0, self._pay_by_ms / 1000 - time.time())
         if behaviour is Behaviour.CANCEL:
@@ -239,12 +256,12 @@ class Buyer:
             await asyncio.sleep(self._habits.shortest_poll_seconds)
         elif behaviour is Behaviour.DONT_PAY or self._payments >= _MOST_PAYMENTS:
             # Nothing happens before the hold ends.
-            await asyncio.sleep(max(self._pause(place), min(remaining, 60.0)))
+            await asyncio.sleep(max(self._habits.shortest_poll_seconds, min(remaining, 60.0)))
         elif behaviour is Behaviour.PAY_LATE:
             await asyncio.sleep(remaining + self._rng.random())
             await self._try_to_pay()
         else:
-            await asyncio.sleep(min(self._habits.think_seconds, remaining / 2) * self._rng.random())
+            await asyncio.sleep(min(self._habits.think_seconds, remaining / 2) * self._luck)
             await self._try_to_pay()
 
     async def _try_to_pay(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import time
 from collections import Counter
@@ -69,9 +70,9 @@ class Buyers:
     """``count`` buyers of one event, over real gRPC against a BookingWorkerService.
 
     ``shares`` are weights. The same seed gives the same buyer the same behaviour, number of
-    seats (1 to ``most_seats``) and moment of arrival (within ``arrive_seconds``). User ids are
-    ``prefix`` and a number. ``joins_in_flight`` and ``polls_per_second`` bound what the crowd asks
-    at once, so that thousands fit into one process.
+    seats (1 to ``most_seats``), moment of arrival (within ``arrive_seconds``) and luck. User ids
+    are ``prefix`` and a number. ``joins_in_flight`` and ``polls_per_second`` bound what the crowd
+    asks at once, so that thousands fit into one process.
     """
 
     def __init__(
@@ -89,11 +90,11 @@ class Buyers:
         prefix: str = "buyer-",
         connections: int = 4,
         joins_in_flight: int = 500,
-        polls_per_second: float = 2_500.0,
+        polls_per_second: float = 1_500.0,
     ) -> None:
         self._endpoint = endpoint
         self._event_id = event_id
-        self._seed = seed
+        self._jitter = random.Random(seed)
         self._habits = habits
         self._patience_seconds = patience_seconds
         self._connections = connections
@@ -105,6 +106,7 @@ class Buyers:
             for number, behaviour in enumerate(behaviours(count, shares, rng))
         ]
         self._arrivals = [rng.random() * arrive_seconds for _ in self._results]
+        self._lucks = [rng.random() for _ in self._results]
         self._statuses: Counter[str] = Counter({"": count})
         self._finished = 0
 
@@ -115,9 +117,12 @@ class Buyers:
         ``patience_seconds`` is given up on: their ``finished_at`` stays None.
         """
         started = time.monotonic()
-        client = QueueClient(self._endpoint, random.Random(self._seed), self._connections)
+        client = QueueClient(self._endpoint, self._jitter, self._connections)
         all_done = asyncio.Event()
         tasks = self._set_out(client, started, all_done)
+        # The default walks through thousands of waiting buyers again and again.
+        threshold = gc.get_threshold()
+        gc.set_threshold(50_000, 20, 100)
         try:
             while not all_done.is_set():
                 left = self._patience_seconds - (time.monotonic() - started)
@@ -132,6 +137,7 @@ class Buyers:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)
             await client.close()
+            gc.set_threshold(*threshold)
         for end in ends:
             if end is not None and not isinstance(end, asyncio.CancelledError):
                 raise end
@@ -146,8 +152,9 @@ class Buyers:
             self._statuses[before] -= 1
             self._statuses[after] += 1
 
-        def shortest_pause() -> float:
-            return self._statuses[Status.WAITING] / self._polls_per_second
+        def everybodys_pause() -> float:
+            in_line = self._statuses[""] + self._statuses[Status.WAITING]
+            return in_line / self._polls_per_second
 
         async def live(number: int, result: BuyerResult) -> None:
             await asyncio.sleep(self._arrivals[number])
@@ -157,10 +164,11 @@ class Buyers:
                 self._event_id,
                 self._habits,
                 number=number,
-                seed=self._seed,
+                luck=self._lucks[number],
+                rng=self._jitter,
                 started=started,
                 doors=doors,
-                shortest_pause=shortest_pause,
+                everybodys_pause=everybodys_pause,
                 on_status=on_status,
             )
             await buyer.live()

@@ -81,10 +81,11 @@ class QueueClient:
         return await self._ask(self._stub(connection).EnqueueBooking, request, metadata)
 
     async def position(
-        self, request: pb.GetQueuePositionRequest, connection: int
+        self, request: pb.GetQueuePositionRequest, connection: int, pause_seconds: float = 0.0
     ) -> pb.GetQueuePositionResponse:
-        """Ask where an item stands."""
-        return await self._ask(self._stub(connection).GetQueuePosition, request)
+        """Ask where an item stands, and not again within ``pause_seconds``."""
+        method = self._stub(connection).GetQueuePosition
+        return await self._ask(method, request, pause_seconds=pause_seconds)
 
     async def cancel(self, item_id: str, user_id: str, connection: int) -> None:
         """Give up a place."""
@@ -110,6 +111,7 @@ class QueueClient:
         method: grpc.aio.UnaryUnaryMultiCallable[Any, Answer],
         request: Any,
         metadata: Sequence[tuple[str, str]] | None = None,
+        pause_seconds: float = 0.0,
     ) -> Answer:
         failed = 0
         while True:
@@ -122,6 +124,7 @@ class QueueClient:
                     raise Refused(code.name, error.details() or "") from None
             self.failures[code.name] += 1
             failed += 1
-            await asyncio.sleep(
-                full_jitter(failed, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, self._rng.random)
+            jitter = full_jitter(
+                failed, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, self._rng.random
             )
+            await asyncio.sleep(max(jitter, pause_seconds))

@@ -43,11 +43,7 @@ _MOST_MESSAGE_CHARACTERS: Final = 500
 
 def codes_of(error: BookingWorkerError) -> Codes:
     """The codes that an error has on each transport."""
-    for kind in type(error).__mro__:
-        codes = TABLE.get(kind)
-        if codes is not None:
-            return codes
-    return TABLE[BookingWorkerError]
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
 def retry_after_seconds(error: BookingWorkerError) -> float | None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -216,15 +217,16 @@ async def test_draining_waits_for_what_was_asked():
 
 
 def test_a_loop_that_is_closed_leaves_nobody_waiting():
-    futures: list[asyncio.Future[int]] = []
+    futures: list[asyncio.Future[Any]] = []
 
     async def leave_in_the_middle() -> None:
         engine = Engine(opened=False)
         coalescer = Coalescer(engine.send, most=1)
         futures.extend([coalescer.ask("e", 1), coalescer.ask("e", 2)])
+        futures.append(coalescer.ask_many("e", [3]))
         await turn()
 
     asyncio.run(leave_in_the_middle())
-    assert [future.cancelled() for future in futures] == [True, True]
+    assert [future.cancelled() for future in futures] == [True, True, True]
     futures.clear()
     gc.collect()

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from booking_worker.domain.model import Change
 from booking_worker.queue import keys, records
@@ -72,7 +72,7 @@ class ChangeFeed:
         while True:
             try:
                 busy = await self.run_once()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - a handler's too: told, and tried again
                 self._on_error(error)
                 if self._stopping:
                     return
@@ -112,8 +112,13 @@ class ChangeFeed:
             info: Any = await self._client.xinfo_stream(keys.of_event(event_id)["changes"])
         except ResponseError:
             return  # nothing has ever happened to it
-        deleted = info.get("max-deleted-entry-id", b"0-0").decode()
-        if _order(deleted) > _order(cursor):
+        if cursor == _START:
+            cut_off = info.get("entries-added", 0) > info["length"]
+        else:
+            # _save leaves the entry at the cursor where it is: only the cap takes it away.
+            first = info["first-entry"]
+            cut_off = first is None or _order(first[0].decode()) > _order(cursor)
+        if cut_off:
             self._on_gap(event_id)
 
     async def _read(self) -> tuple[list[Change], dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -28,6 +28,7 @@ class WakeListener:
         self._client = client
         self._on_wake = on_wake
         self._listening: asyncio.Task[None] | None = None
+        self._pause = _FIRST_PAUSE_SECONDS
 
     async def start(self) -> None:
         """Begin to listen; connects, and reconnects, in the background."""
@@ -42,23 +43,21 @@ class WakeListener:
             await asyncio.gather(listening, return_exceptions=True)
 
     async def _listen_for_ever(self) -> None:
-        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 await self._listen()
             except (RedisError, OSError, TimeoutError):
                 # The engine is away; who calls it hears that, and health says so.
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            else:
-                pause = _FIRST_PAUSE_SECONDS
+                await asyncio.sleep(self._pause)
+                self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
 
-    async def _listen(self) -> None:
-        """Listen until the connection is lost."""
+    async def _listen(self) -> NoReturn:
+        """Listen until the connection is lost, which raises."""
         async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(keys.WAKE_CHANNEL)
+            self._pause = _FIRST_PAUSE_SECONDS
             self._on_wake("")
-            while pubsub.subscribed:
+            while True:
                 message = await pubsub.get_message(timeout=_LISTEN_SECONDS)
                 if message is not None:
                     self._on_wake(message["data"].decode())

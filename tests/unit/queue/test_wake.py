@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from booking_worker.engine.embedded import EmbeddedEngine
+from booking_worker.queue import keys, wake
+from booking_worker.queue.wake import WakeListener
+from tests.support.engines import EngineFactory
+from tests.support.stage import EVENT, Stage
+from tests.support.wait import wait_until
+
+
+class Ear:
+    def __init__(self, client: Redis) -> None:
+        self.heard: list[str] = []
+        self.listener = WakeListener(client, self.heard.append)
+
+
+@pytest.fixture
+async def ear(redis_client: Redis) -> AsyncIterator[Ear]:
+    made = Ear(redis_client)
+    await made.listener.start()
+    await wait_until(lambda: made.heard == [""])
+    yield made
+    await made.listener.stop()
+
+
+async def test_something_can_be_claimed(stage: Stage, ear: Ear):
+    await stage.join_one()
+    await wait_until(lambda: ear.heard == ["", EVENT])
+
+
+async def test_a_name_in_any_letters(redis_client: Redis, ear: Ear):
+    await redis_client.publish(keys.WAKE_CHANNEL, "コンサート")
+    await wait_until(lambda: ear.heard == ["", "コンサート"])
+
+
+async def test_starting_twice_is_starting_and_stopping_twice_is_stopping(
+    redis_client: Redis, ear: Ear
+):
+    await ear.listener.start()
+    assert await redis_client.pubsub_numsub(keys.WAKE_CHANNEL) == [(keys.WAKE_CHANNEL.encode(), 1)]
+    await ear.listener.stop()
+    await ear.listener.stop()
+    await wait_until(lambda: _subscribers(redis_client))
+
+
+async def _subscribers(client: Redis) -> bool:
+    ((_, number),) = await client.pubsub_numsub(keys.WAKE_CHANNEL)
+    return number == 0
+
+
+async def test_it_can_be_started_again(redis_client: Redis, ear: Ear):
+    await ear.listener.stop()
+    await ear.listener.start()
+    await wait_until(lambda: ear.heard == ["", ""])
+
+
+async def test_after_a_lost_connection_anything_may_have_happened(redis_client: Redis, ear: Ear):
+    await redis_client.client_kill_filter(_type="pubsub")
+    await wait_until(lambda: ear.heard == ["", ""])
+    await redis_client.publish(keys.WAKE_CHANNEL, "concert")
+    await wait_until(lambda: ear.heard == ["", "", "concert"])
+    assert ear.listener._pause == wake._FIRST_PAUSE_SECONDS  # as if nothing had been
+
+
+async def test_silence_is_no_reason_to_connect_again(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(wake, "_LISTEN_SECONDS", 0.01)
+    ear = Ear(redis_client)
+    await ear.listener.start()
+    await wait_until(lambda: ear.heard)
+    rounds = await redis_client.client_list(_type="pubsub")
+    await redis_client.publish(keys.WAKE_CHANNEL, "a")
+    await wait_until(lambda: ear.heard == ["", "a"])
+    again = await redis_client.client_list(_type="pubsub")
+    assert [one["id"] for one in again] == [one["id"] for one in rounds]
+    await ear.listener.stop()
+
+
+async def test_an_engine_that_is_away_is_tried_until_it_is_back(
+    engine_factory: EngineFactory, tmp_path: Path
+):
+    engine: EmbeddedEngine = engine_factory(tmp_path, "everysec")
+    async with engine.client() as client:
+        ear = Ear(client)
+        await ear.listener.start()
+        assert ear.heard == []
+        await engine.start()
+        await wait_until(lambda: ear.heard == [""])
+        await ear.listener.stop()
+        await engine.stop()

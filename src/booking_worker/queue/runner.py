@@ -8,7 +8,16 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.queue.scripts import Script
@@ -17,6 +26,14 @@ Answer = TypeVar("Answer")
 
 _PATIENCE_SECONDS: Final = 1.8
 """A caller hears of a dead or hung engine within 2 s."""
+_REFUSALS: Final = (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+_REFUSAL_WORDS: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE"})
 _MOST_IN_FLIGHT: Final = 4
 _MOST_PER_TRIP: Final = 512
 
@@ -31,7 +48,12 @@ async def in_time(answer: Awaitable[Answer]) -> Answer:
 
 
 def _unavailable(error: Exception) -> EngineUnavailable:
-    return EngineUnavailable(f"the engine does not answer: {error!r}")
+    return EngineUnavailable(f"the engine is not available: {error!r}")
+
+
+def _refuses(error: ResponseError) -> bool:
+    """Whether it is the state of the engine, and not the script, that says no: nothing has run."""
+    return isinstance(error, _REFUSALS) or str(error).split(" ", 1)[0] in _REFUSAL_WORDS
 
 
 class _Call(NamedTuple):
@@ -62,7 +84,8 @@ class ScriptRunner:
         """The answer of the script, later.
 
         Raises (through the future):
-            EngineUnavailable: no answer within 2 s; whether the script ran is unknown.
+            EngineUnavailable: no answer within 2 s, whether the script ran is unknown; or the
+                engine takes no writes now.
             redis.exceptions.ResponseError: the script answered with an error of its own.
         """
         loop = asyncio.get_running_loop()
@@ -110,9 +133,8 @@ class ScriptRunner:
             if call.answer.done():
                 continue
             if isinstance(answer, ResponseError):
-                call.answer.set_exception(answer)
-            elif isinstance(answer, Exception):
-                call.answer.set_exception(_unavailable(answer))
+                failure = _unavailable(answer) if _refuses(answer) else answer
+                call.answer.set_exception(failure)
             else:
                 call.answer.set_result(answer)
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from booking_worker.domain import details
 from booking_worker.domain.item_id import new_item_id
@@ -49,6 +51,12 @@ def a_join(
     """A request of this user on its way into the line."""
     request = BookingRequest(event_id, user_id, (), seats, 12.5, "EUR", {"from": "test"})
     return Join(new_item_id(event_id), user_id, seats, details.pack(request), key, digest)
+
+
+def nowhere() -> BookingQueue:
+    """A queue whose engine is not there."""
+    client = Redis(unix_socket_path="/nonexistent/engine.sock", retry=Retry(NoBackoff(), 0))
+    return BookingQueue(client, LIMITS)
 
 
 class Stage:

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+
+from booking_worker.domain.errors import EngineUnavailable, ItemNotFound
+from booking_worker.queue.booking_queue import BookingQueue, Mended
+from booking_worker.queue.desk import SWEPT_INDEXES
+from tests.support.stage import EVENT, Stage, nowhere
+
+
+async def test_events_the_latest_first(stage: Stage, queue: BookingQueue):
+    for at, event_id in enumerate(("first", "second")):
+        await stage.client.zadd("booking-events", {event_id: at})
+    assert await queue.events() == ["second", "first"]
+
+
+async def test_no_engine_no_events():
+    with pytest.raises(EngineUnavailable):
+        await nowhere().events()
+
+
+async def test_what_was_never_an_item(queue: BookingQueue):
+    for question in (
+        queue.item("nonsense"),
+        queue.requeue("nonsense", "operator:eve"),
+        queue.discard("nonsense", "operator:eve"),
+    ):
+        with pytest.raises(ItemNotFound):
+            await question
+
+
+async def test_a_sweep_goes_through_every_index_in_small_chunks(stage: Stage, queue: BookingQueue):
+    ids = await stage.join_many(600)
+    await stage.client.zadd(stage.key("admitted"), {ids[0]: 1})
+    await stage.client.hdel(stage.key("users"), "user-5")
+    calls = 0
+    run = queue._run
+
+    async def counted(*args, **more):
+        nonlocal calls
+        calls += 1
+        return await run(*args, **more)
+
+    queue._run = counted  # type: ignore[method-assign]
+    mended = await queue.sweep(EVENT)
+    assert sorted(mended, key=lambda one: one.wrong) == [
+        Mended(EVENT, ids[0], "in admitted, but waiting"),
+        Mended(EVENT, ids[5], "its user's place was lost"),
+    ]
+    assert calls > len(SWEPT_INDEXES)
+
+
+async def test_items_are_listed_with_all_that_is_known(stage: Stage, queue: BookingQueue):
+    item_id = await stage.join_one("ann", 2)
+    assert await queue.list_items(EVENT, "waiting", 0, 5) == [await queue.item(item_id)]
+
+
+async def test_live_slots(queue: BookingQueue):
+    assert await queue.heartbeat("w", 3, 1_000) == 3

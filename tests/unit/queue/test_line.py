@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from booking_worker.domain.errors import (
+    EngineUnavailable,
+    IdempotencyConflict,
+    ItemNotFound,
+    QueueFull,
+)
+from booking_worker.domain.model import Join, Joined, Status
+from booking_worker.queue import keys
+from booking_worker.queue.booking_queue import BookingQueue
+from tests.support.stage import EVENT, Stage, a_join, nowhere
+
+
+async def test_outcomes_come_in_the_order_of_the_joins(stage: Stage):
+    stage.limit(max_size=2)
+    outcomes = await stage.join(
+        a_join("a", key="k", digest="1"),
+        a_join("a", key="k", digest="2"),
+        a_join("b"),
+        a_join("c"),
+        a_join("b"),
+    )
+    assert [type(outcome) for outcome in outcomes] == [
+        Joined, IdempotencyConflict, Joined, QueueFull, Joined,
+    ]  # fmt: skip
+    assert outcomes[4].item_id == outcomes[2].item_id
+
+
+async def test_the_details_come_back_as_they_went(stage: Stage, queue: BookingQueue):
+    join = a_join("ann", 2)
+    await queue.join(EVENT, [join])
+    await stage.capacity(5)
+    (lease,) = await stage.claim()
+    assert lease.details == join.details
+
+
+@pytest.mark.parametrize("length", [0, 31, 32, 255, 256, 4_096, 70_000])
+async def test_details_of_any_length(stage: Stage, queue: BookingQueue, length: int):
+    join = Join(a_join().item_id, "ann", 1, b'["' + b"x" * length + b'",0,"",{}]')
+    await queue.join(EVENT, [join])
+    await stage.capacity(5)
+    (lease,) = await stage.claim()
+    assert lease.details == join.details
+
+
+async def test_an_event_is_remembered_for_a_minute(
+    stage: Stage, queue: BookingQueue, monkeypatch: pytest.MonkeyPatch
+):
+    await queue.join(EVENT, [a_join()])
+    await stage.client.delete(keys.EVENTS)
+    await queue.join(EVENT, [a_join()])
+    assert await queue.events() == []
+    later = time.monotonic() + 60
+    monkeypatch.setattr("booking_worker.queue.line.time.monotonic", lambda: later)
+    await queue.join(EVENT, [a_join()])
+    assert await queue.events() == [EVENT]
+
+
+async def test_a_join_that_cannot_be_remembered_is_not_taken():
+    with pytest.raises(EngineUnavailable):
+        await nowhere().join(EVENT, [a_join()])
+
+
+async def test_no_engine_no_positions():
+    with pytest.raises(EngineUnavailable):
+        await nowhere().positions(EVENT, [a_join().item_id])
+
+
+async def test_no_item_no_event_no_question():
+    """What was never an item id needs no engine to be refused."""
+    with pytest.raises(ItemNotFound):
+        await nowhere().cancel("nonsense", "ann", "", "user:ann")
+    with pytest.raises(ItemNotFound):
+        await nowhere().ask_confirm("nonsense", "ann", "PAY")
+
+
+async def test_nobody_asks_for_nothing():
+    assert await nowhere().join(EVENT, []) == []
+    assert await nowhere().positions(EVENT, []) == []
+
+
+async def test_places_come_in_the_order_of_the_question(stage: Stage, queue: BookingQueue):
+    ids = await stage.join_many(3)
+    await stage.capacity(5)
+    (lease,) = await stage.claim()
+    places = await queue.positions(EVENT, [ids[2], lease.item_id, "AAAAAAAAAAAA.concert"])
+    assert [place and (place.position, place.status) for place in places] == [
+        (2, Status.WAITING), (0, Status.PROCESSING), None,
+    ]  # fmt: skip
+    assert places[0] is not None
+    assert places[0].rate.weight == 1.0
+
+
+async def test_a_payment_is_told_as_its_users_own(stage: Stage, queue: BookingQueue):
+    item_id = await stage.held_item("ann")
+    await queue.ask_confirm(item_id, "ann", "PAY")
+    assert (await stage.last_change()).actor == "user:ann"
+
+
+async def test_a_caller_who_gives_up_disturbs_nobody(stage: Stage, queue: BookingQueue):
+    gone = asyncio.ensure_future(queue.join(EVENT, [a_join("ann")]))
+    stays = asyncio.ensure_future(queue.join(EVENT, [a_join("ben")]))
+    await asyncio.sleep(0)
+    gone.cancel()
+    (joined,) = await stays
+    assert isinstance(joined, Joined)
+    assert joined.status is Status.WAITING

@@ -30,7 +30,7 @@ from booking_worker.sandbox.stage import Stage
 
 EVENT_ID: Final = "demo"
 _MOST_SEATS: Final = 2
-_POLLS_PER_SECOND: Final = 2_500.0
+_POLLS_PER_SECOND: Final = 1_000.0
 _QUESTIONS_AT_ONCE: Final = 200
 _LOOK_SECONDS: Final = 0.25
 _SETTLE_SECONDS: Final = 60.0
@@ -51,8 +51,8 @@ class Sale:
 
     @property
     def payment_seconds(self) -> float:
-        """How long a hold waits: short, but twice as long as a waiting buyer may look away."""
-        return round(max(4.0, 2 * self.buyers / _POLLS_PER_SECOND + 2), 1)
+        """How long a hold waits: short, but long enough for a buyer among many to hear of it."""
+        return round(4.0 + self.buyers / 5_000, 1)
 
     @property
     def arrive_seconds(self) -> float:

@@ -22,6 +22,8 @@ START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 40.0
 _LOOK_SECONDS: Final = 0.02
 _TAIL_LINES: Final = 15
+_SHORT_BYTES: Final = 50
+"""In such a directory a Unix socket of a temporary directory still has a path that is allowed."""
 
 
 class ProcessFailed(BookingWorkerError):
@@ -64,13 +66,11 @@ class BookingWorkerProcess:
             ProcessFailed: it ended instead, or was not ready within a minute.
         """
         self._ready_file.unlink(missing_ok=True)
-        package = str(Path(booking_worker.__file__).parents[1])
-        paths = [package, *filter(None, [self.environment.get("PYTHONPATH")])]
         command = [sys.executable, "-m", "booking_worker", *self._arguments, *more_arguments]
         with self.output.open("ab") as output:
             process = self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own; it is quick
                 [*command, "--ready-file", str(self._ready_file)],
-                env={**self.environment, "PYTHONPATH": os.pathsep.join(paths)},
+                env=self._whole_environment(),
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -117,6 +117,19 @@ class BookingWorkerProcess:
         if process is not None:
             process.kill()
             process.wait()
+
+    def _whole_environment(self) -> dict[str, str]:
+        package = str(Path(booking_worker.__file__).parents[1])
+        environment = dict(self.environment)
+        paths = [package, *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+        if len(os.fsencode(self._directory)) <= _SHORT_BYTES:
+            # What a killed process leaves behind goes with the directory.
+            environment["TMPDIR"] = str(self._directory)
+        if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
+            # Compiling all of it anew takes seconds at each start; here it leaves no trace.
+            environment["PYTHONPYCACHEPREFIX"] = str(self._directory / "bytecode")
+        return environment
 
     def _tail(self) -> str:
         lines = self.output.read_text(errors="replace").strip().splitlines()

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import grpc
 import grpc.aio
 
 from booking_worker.engine.data_dir import DataDir
+from booking_worker.peers.channel import open_channel
 from booking_worker.proto import admin_pb2, admin_pb2_grpc, sandbox_pb2, sandbox_pb2_grpc
 from booking_worker.sandbox.audit import LedgerAudit
 from booking_worker.sandbox.processes import BookingWorkerProcess, ProcessFailed
@@ -106,7 +106,7 @@ class Stage:
             self._sandbox_ports[name] = endpoint.rpartition(":")[2]
             self._service.environment[f"GRPC_{name.upper()}_SERVICE_ENDPOINT"] = endpoint
         if self._control is None:
-            self._control = grpc.aio.insecure_channel(str(facts["booking"]))
+            self._control = open_channel(str(facts["booking"]))
 
     async def start_service(self) -> None:
         """Start the service, again on the ports and the data that it had."""
@@ -116,7 +116,7 @@ class Stage:
             service.environment[name.upper()] = str(facts[name])
         self.endpoint = f"localhost:{facts['grpc_port']}"
         if self._admin is None:
-            self._admin = grpc.aio.insecure_channel(self.endpoint)
+            self._admin = open_channel(self.endpoint)
 
     def kill_service(self) -> None:
         """End the service as a crash would; its engine is left behind, as then."""
@@ -160,7 +160,7 @@ class Stage:
         stub = admin_pb2_grpc.BookingWorkerAdminStub(self._admin)
         request = admin_pb2.GetEventStatusRequest(event_id=event_id)
         try:
-            said = await stub.GetEventStatus(request, timeout=_LOOK_SECONDS)
+            said = await stub.GetEventStatus(request, timeout=_LOOK_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError:
             return None
         return {name: getattr(said, name) for name in _BOOKS}

@@ -1,0 +1,190 @@
+"""The service as people start it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+import pytest
+
+from booking_worker.proto import booking_worker_pb2, booking_worker_pb2_grpc
+from tests.support.processes import child_environment
+from tests.support.wait import wait_until
+from tests.unit.cli.conftest import Command
+
+STARTS_WITHIN = 25
+
+Environment: TypeAlias = dict[str, str]
+
+
+class Running:
+    """A ``booking-worker`` process with its output in two files."""
+
+    def __init__(
+        self, environment: Environment, directory: Path, *arguments: str, **settings: str
+    ) -> None:
+        self._ready = directory / "ready.json"
+        self._files = (directory / "out").open("wb"), (directory / "err").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "booking_worker", *arguments, "--ready-file", str(self._ready)],
+            cwd=directory,
+            env={**environment, **settings},
+            stdout=self._files[0],
+            stderr=self._files[1],
+        )
+        self._directory = directory
+
+    def facts(self) -> dict[str, Any]:
+        """What it wrote when it was ready."""
+        deadline = time.monotonic() + STARTS_WITHIN
+        while not self._ready.exists():
+            assert self.process.poll() is None, self.err
+            assert time.monotonic() < deadline, self.err
+            time.sleep(0.02)
+        facts: dict[str, Any] = json.loads(self._ready.read_text())
+        return facts
+
+    @property
+    def out(self) -> str:
+        return (self._directory / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self._directory / "err").read_text()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Its exit code, once it has ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            for file in self._files:
+                file.close()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return child_environment(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def service(
+    environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Running]:
+    """One service with its sandbox for the module: starting it is what takes time."""
+    directory = tmp_path_factory.mktemp("service")
+    running = Running(
+        environment,
+        directory,
+        "serve",
+        "--sandbox",
+        GRPC_PORT="0",
+        HTTP_PORT="0",
+        METRICS_PORT="0",
+        # Of no other test; the sandbox stands where the settings say.
+        GRPC_BOOKING_SERVICE_ENDPOINT="localhost:47058",
+        GRPC_TICKET_SERVICE_ENDPOINT="localhost:47054",
+        GRPC_REALTIME_SERVICE_ENDPOINT="localhost:47060",
+    )
+    try:
+        running.facts()
+        yield running
+    finally:
+        code = running.end()
+    assert code == 0, running.err
+
+
+def test_it_says_where_everything_is_and_what_to_try(service: Running):
+    facts = service.facts()
+    assert facts["pid"] == service.process.pid
+    for text in (
+        f"localhost:{facts['grpc_port']}",
+        f"http://localhost:{facts['http_port']}/healthz",
+        f"http://localhost:{facts['metrics_port']}/metrics",
+        facts["data_dir"],
+        f"booking-worker queue status --address localhost:{facts['grpc_port']}",
+        "grpcurl -plaintext",
+        "the last three are the sandbox's stand-ins",
+    ):
+        assert text in service.err
+
+
+def join(service: Running, user_id: str) -> str:
+    """Where the service is, once this user has joined there."""
+    address = f"localhost:{service.facts()['grpc_port']}"
+    with grpc.insecure_channel(address) as channel:
+        stub = booking_worker_pb2_grpc.BookingWorkerServiceStub(channel)
+        request = booking_worker_pb2.EnqueueBookingRequest(
+            user_id=user_id, event_id="concert", seat_count=2
+        )
+        assert stub.EnqueueBooking(request).success
+    return address
+
+
+def test_what_it_says_to_try_works(service: Running, command: Command):
+    address = join(service, "ann")
+    status = command("queue", "status", "concert", "--json", "--address", address)
+    assert status.json["joined"] >= 1
+    assert command("check", "--address", address).code == 0
+
+
+async def test_standard_output_is_the_audit_logs_alone(service: Running):
+    join(service, "bob")
+    await wait_until(lambda: "user:bob" in service.out)
+    assert all("change_id" in json.loads(line) for line in service.out.splitlines())
+
+
+def test_a_second_one_on_the_same_data_is_told_without_a_traceback(
+    service: Running, environment: Environment, tmp_path: Path
+):
+    data_dir = service.facts()["data_dir"]
+    second = Running(
+        environment, tmp_path, "serve", DATA_DIR=data_dir, GRPC_PORT="0", HTTP_PORT="0"
+    )
+    assert second.process.wait(STARTS_WITHIN) == 1
+    second.end()
+    assert f"DATA_DIR {data_dir} is in use by another service" in second.err
+    assert "Traceback" not in second.err
+
+
+def test_a_port_that_is_taken_is_told_by_the_settings_name(
+    service: Running, environment: Environment, tmp_path: Path
+):
+    port = str(service.facts()["http_port"])
+    second = Running(
+        environment, tmp_path, "serve", GRPC_PORT="0", METRICS_PORT="0", HTTP_PORT=port
+    )
+    assert second.process.wait(STARTS_WITHIN) == 2
+    second.end()
+    assert f"Error: HTTP_PORT: got {port}" in second.err
+    assert "Traceback" not in second.err
+
+
+def test_the_sandbox_alone_says_where_it_is_and_keeps_its_ledger(
+    environment: Environment, tmp_path: Path
+):
+    ports = ["--booking-port", "0", "--ticket-port", "0", "--realtime-port", "0"]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    ledger = ["--ledger", str(tmp_path / "ledger.db")]
+    first = Running(environment, tmp_path / "one", "sandbox", *ports, *ledger)
+    try:
+        facts = first.facts()
+        second = Running(environment, tmp_path / "two", "sandbox", *ports, *ledger)
+        assert second.process.wait(STARTS_WITHIN) == 1
+        second.end()
+    finally:
+        assert first.end(signal.SIGINT) == 0
+    assert all(facts[name] in first.out for name in ("booking", "ticket", "realtime"))
+    assert "another sandbox is using" in second.err
+    assert "Traceback" not in second.err

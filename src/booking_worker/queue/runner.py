@@ -40,11 +40,18 @@ _MOST_PER_TRIP: Final = 512
 
 async def in_time(answer: Awaitable[Answer]) -> Answer:
     """The answer of a plain command. Raises EngineUnavailable when none comes within 2 s."""
+    # On a task of its own: on Python 3.11 the client's own timeouts may swallow a cancellation
+    # that is meant for who asked, who would then never end.
+    asking = asyncio.ensure_future(answer)
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            return await answer
+        await asyncio.wait({asking}, timeout=_PATIENCE_SECONDS)
+        if not asking.done():
+            raise _unavailable(TimeoutError())
+        return asking.result()
     except (RedisError, OSError, TimeoutError) as error:
         raise _unavailable(error) from error
+    finally:
+        asking.cancel()
 
 
 def _unavailable(error: Exception) -> EngineUnavailable:

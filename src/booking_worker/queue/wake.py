@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from booking_worker.queue import keys
 
 _LISTEN_SECONDS: Final = 1.0
+_CANCEL_SECONDS: Final = 0.2
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.0
 
@@ -39,8 +40,10 @@ class WakeListener:
         """Listen no more."""
         listening, self._listening = self._listening, None
         if listening is not None:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            # Again until it has: on Python 3.11 the client's timeouts may swallow a cancellation.
+            while not listening.done():
+                listening.cancel()
+                await asyncio.wait({listening}, timeout=_CANCEL_SECONDS)
 
     async def _listen_for_ever(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -98,6 +99,10 @@ async def serve(transport: Transport) -> None:
         [echo_service(metrics)], Health({}), metrics, 0, host="127.0.0.1", transport=transport
     )
     await server.start()
+    # As the service does, so that it has no advantage of it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     sys.stdout.write(f"{server.port}\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)

@@ -1,0 +1,134 @@
+"""Fault 7: the engine forgets all scripts in mid-load, also in the midst of a pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
+
+from booking_worker.domain.model import Joined
+from booking_worker.proto import booking_worker_pb2 as pb
+from booking_worker.queue import scripts
+from booking_worker.queue.booking_queue import BookingQueue
+from tests.support.shop import EVENT, Shop
+from tests.support.stage import LIMITS, a_join
+
+
+@asynccontextmanager
+async def forgetting(client: Redis) -> AsyncIterator[None]:
+    """An engine that forgets its scripts a few hundred times a second."""
+
+    over = asyncio.Event()
+
+    async def forget() -> None:
+        while not over.is_set():
+            await client.script_flush("SYNC")
+            await asyncio.sleep(0.003)
+
+    forgetter = asyncio.ensure_future(forget())
+    try:
+        yield
+    finally:
+        # Not cancelled: on Python 3.11 redis-py may miss that.
+        over.set()
+        await forgetter
+
+
+async def come_and_go(shop: Shop, number: int) -> None:
+    """Join, look, join again, and for some: leave."""
+    user_id = f"user-{number}"
+    item_id = await shop.join(user_id)
+    request = pb.GetQueuePositionRequest(queue_item_id=item_id, user_id=user_id)
+    assert (await shop.via(None).GetQueuePosition(request)).status
+    assert await shop.join(user_id) == item_id
+    if number % 4 == 0:
+        await shop.cancel(item_id)
+
+
+async def test_nobody_sees_it_and_nothing_happens_twice(shop: Shop):
+    await shop.open()
+    async with forgetting(shop.client):
+        await asyncio.gather(*(come_and_go(shop, number) for number in range(200)))
+        await shop.sell()
+    assert shop.ledger().sold == 100
+    await shop.kept()
+
+
+async def test_callers_see_it_without_the_reload(shop: Shop):
+    await shop.open("the reload of scripts")
+    for name in scripts.names():
+        await shop.client.script_load(scripts.load(name).text)
+    await shop.join("first")
+    async with forgetting(shop.client):
+        outcomes = await asyncio.gather(
+            *(come_and_go(shop, number) for number in range(50)), return_exceptions=True
+        )
+    assert any(isinstance(outcome, grpc.aio.AioRpcError) for outcome in outcomes)
+
+
+class _Forgetful(Pipeline):
+    """Has the engine forget its scripts after every second command."""
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        wanted, self.command_stack = self.command_stack, []
+        for number, command in enumerate(wanted):
+            self.command_stack.append(command)
+            if number % 2:
+                self.execute_command("SCRIPT FLUSH")
+        answers = await super().execute(raise_on_error)
+        return [answer for number, answer in enumerate(answers) if number % 3 != 2]
+
+
+def _forgetful(client: Redis, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    lengths = []
+
+    def pipeline(transaction: bool = True) -> Pipeline:
+        lengths.append(1)
+        return _Forgetful(client.connection_pool, client.response_callbacks, transaction, None)
+
+    monkeypatch.setattr(client, "pipeline", pipeline)
+    return lengths
+
+
+async def join_all_at_once(queue: BookingQueue, users: int) -> list[Any]:
+    """Each in a call of its own, so in as many commands of few pipelines."""
+    return await asyncio.gather(
+        *(queue.join(EVENT, [a_join(f"user-{number % users}")]) for number in range(3 * users)),
+        return_exceptions=True,
+    )
+
+
+async def test_in_the_midst_of_a_pipeline_each_call_still_runs_once(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    pipelines = _forgetful(redis_client, monkeypatch)
+    queue = BookingQueue(redis_client, LIMITS)
+    outcomes = await join_all_at_once(queue, 60)
+    assert pipelines
+    joined = [outcome for (outcome,) in outcomes]
+    assert all(isinstance(one, Joined) for one in joined)
+    assert len({one.item_id for one in joined}) == 60
+    assert sum(not one.already_queued for one in joined) == 60
+    assert (await queue.status(EVENT)).joined == 60
+
+
+async def test_in_the_midst_of_a_pipeline_calls_fail_without_the_reload(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    queue = BookingQueue(redis_client, LIMITS)
+    await join_all_at_once(queue, 2)
+    _forgetful(redis_client, monkeypatch)
+
+    async def send(calls: Any) -> Any:
+        return await queue._runner._pipeline("EVALSHA", [(call, call.script.sha) for call in calls])
+
+    monkeypatch.setattr(queue._runner, "_send", send)
+    outcomes = await join_all_at_once(queue, 60)
+    assert any(isinstance(outcome, ResponseError) for outcome in outcomes)

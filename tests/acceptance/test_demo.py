@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from booking_worker.sandbox.demo import Moment, Sale, hold_sale
 from tests.support.processes import child_environment, needs_proc, processes_in
 from tests.support.wait import wait_until
 
@@ -125,3 +126,45 @@ async def test_ctrl_c_ends_all_that_it_started(demos: Demos):
     assert demo.process.returncode == 128 + signal.SIGINT
     assert processes_in(demos.directory) == []
     assert demos.left_behind == []
+
+
+@pytest.mark.timeout(60)
+async def test_a_forged_trace_of_a_real_sale_is_found_out(
+    demos: Demos, tmp_path_factory: pytest.TempPathFactory
+):
+    """The negative control: the same sale, but for an item that was let in before its turn."""
+    directory = demos.directory / "sale"
+    directory.mkdir()
+
+    def forge(moment: Moment) -> None:
+        if moment.phase == "auditing":
+            with (directory / "audit.jsonl").open("a") as log:
+                log.writelines(forged(at) for at in range(1, len(PATH)))
+
+    environment = child_environment(tmp_path_factory)
+    report = await hold_sale(Sale(buyers=30, tickets=5), directory, environment, forge)
+    assert report.order_inversions == 1
+    assert report.oversold > 0
+    assert not report.kept
+    assert processes_in(demos.directory) == []
+
+
+PATH = ("", "waiting", "processing", "awaiting_payment", "releasing", "expired")
+
+
+def forged(at: int) -> str:
+    """The line that takes the forged item to that step of its path."""
+    line = {
+        "at": "",
+        "at_ms": at,
+        "item_id": "forged",
+        "event_id": "demo",
+        "user_id": "forger",
+        "from": PATH[at - 1],
+        "to": PATH[at],
+        "seats": 50,
+        "seq": 0,
+        "booking_id": "",
+        "change_id": f"forged-{at}",
+    }
+    return json.dumps(line, separators=(",", ":")) + "\n"

@@ -30,7 +30,6 @@ from booking_worker.sandbox.stage import Stage
 
 EVENT_ID: Final = "demo"
 _MOST_SEATS: Final = 2
-_POLLS_PER_SECOND: Final = 1_000.0
 _QUESTIONS_AT_ONCE: Final = 200
 _LOOK_SECONDS: Final = 0.25
 _SETTLE_SECONDS: Final = 60.0
@@ -61,7 +60,7 @@ class Sale:
 
     @property
     def habits(self) -> Habits:
-        """How buyers go about it; where things are killed they take longer to pay, so that it hits."""
+        """How buyers go about it; where things are killed they take longer, so that it hits."""
         return Habits(think_seconds=2.0 if self.chaos else 0.5, longest_poll_seconds=2.0)
 
     @property
@@ -168,7 +167,6 @@ async def _let_them_buy(
         most_seats=_MOST_SEATS,
         arrive_seconds=sale.arrive_seconds,
         patience_seconds=_PATIENCE_SECONDS,
-        polls_per_second=_POLLS_PER_SECOND,
     )
     crowd: Progress | None = None
 
@@ -182,6 +180,9 @@ async def _let_them_buy(
         while True:
             books = await stage.books(EVENT_ID)
             watch(Moment("selling", crowd, books, None if chaos is None else dict(chaos.blows)))
+            all_came = crowd is not None and crowd.joined == sale.buyers
+            if chaos is not None and all_came and _is_over(books):
+                chaos.stop()
             await asyncio.sleep(_LOOK_SECONDS)
 
     async with asyncio.TaskGroup() as group:
@@ -200,9 +201,14 @@ async def _settled(stage: Stage) -> None:
     deadline = time.monotonic() + _SETTLE_SECONDS
     while time.monotonic() < deadline:
         books = await stage.books(EVENT_ID)
-        if books is not None and not any(books[status] for status in _UNDER_WAY):
+        if _is_over(books):
             return
         await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _is_over(books: Mapping[str, int] | None) -> bool:
+    """Whether the service says that nobody is in line or at the till."""
+    return books is not None and not any(books[status] for status in _UNDER_WAY)
 
 
 async def _ask_for_all(endpoint: str, buyers: Sequence[BuyerResult]) -> list[Place]:

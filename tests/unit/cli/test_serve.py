@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -72,6 +73,13 @@ class Running:
                 file.close()
 
 
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return child_environment(tmp_path_factory)
@@ -91,10 +99,10 @@ def service(
         GRPC_PORT="0",
         HTTP_PORT="0",
         METRICS_PORT="0",
-        # Of no other test; the sandbox stands where the settings say.
-        GRPC_BOOKING_SERVICE_ENDPOINT="localhost:47058",
-        GRPC_TICKET_SERVICE_ENDPOINT="localhost:47054",
-        GRPC_REALTIME_SERVICE_ENDPOINT="localhost:47060",
+        # The sandbox stands where the settings say.
+        GRPC_BOOKING_SERVICE_ENDPOINT=f"localhost:{free_port()}",
+        GRPC_TICKET_SERVICE_ENDPOINT=f"localhost:{free_port()}",
+        GRPC_REALTIME_SERVICE_ENDPOINT=f"localhost:{free_port()}",
     )
     try:
         running.facts()

@@ -16,7 +16,7 @@ from booking_worker.worker.rounds import Rounds
 _SHORTEST_SECONDS: Final = 0.02
 _LONGEST_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.1
-_LINGER_SECONDS: Final = 60.0
+_LINGER_SECONDS: Final = 10.0
 _MOST_AT_ONCE: Final = 50
 
 _log = get_logger(__name__)
@@ -25,7 +25,7 @@ _log = get_logger(__name__)
 class TimeoutHandler:
     """Looks after the deadlines of all events, and sweeps them every ``cleanup_seconds``.
 
-    An event that has a deadline, or had one in the last minute, is looked at once a second at
+    An event that has a deadline, or had one in the last ten seconds, is looked at once a second at
     least, as a lease may have been given since that ends before what is known. Others have
     nothing alive, unless somebody calls :meth:`wake`; they are still looked at now and then.
     """

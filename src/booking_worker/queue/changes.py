@@ -18,6 +18,7 @@ _ENTRIES_PER_READ: Final = 200
 _LOOK_SECONDS: Final = 1.0
 _SAVE_SECONDS: Final = 0.5
 _KEEP_MS: Final = 10_000
+_GATHER_SECONDS: Final = 0.03
 _PAUSE_SECONDS: Final = 0.2
 _START: Final = "0-0"
 
@@ -78,8 +79,11 @@ class ChangeFeed:
                     return
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            if self._stopping and not busy:
+            if not busy and self._stopping:
                 return
+            if busy and not self._stopping:
+                # What happens meanwhile comes in one read: a read costs as much as fifty changes.
+                await asyncio.sleep(_GATHER_SECONDS)
 
     async def run_once(self) -> bool:
         """Hand over what has happened since; whether anything had. Waits a little for it."""

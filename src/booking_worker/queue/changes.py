@@ -71,6 +71,8 @@ class ChangeFeed:
 
     async def _follow_for_ever(self) -> None:
         while True:
+            # Before the look: what happens until the stop is in a look that began after it.
+            was_stopping = self._stopping
             try:
                 busy = await self.run_once()
             except Exception as error:  # noqa: BLE001 - a handler's too: told, and tried again
@@ -79,7 +81,7 @@ class ChangeFeed:
                     return
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            if not busy and self._stopping:
+            if not busy and was_stopping:
                 return
             if busy and not self._stopping:
                 # What happens meanwhile comes in one read: a read costs as much as fifty changes.

@@ -84,6 +84,16 @@ async def test_what_happened_until_the_stop_is_handed_over(stage: Stage, followe
     assert len(follower.taken) == 500
 
 
+async def test_what_happened_while_it_had_nothing_to_follow_is_handed_over_at_the_stop(
+    stage: Stage, follower: Follower
+):
+    await follower.feed.start()
+    await wait_until(lambda: follower.feed._looked_at > 0)
+    await stage.join_one("ann")
+    await follower.feed.stop()
+    assert follower.users == ["ann"]
+
+
 @pytest.mark.usefixtures("at_once")
 async def test_after_a_stop_it_goes_on_where_it_was(stage: Stage, follower: Follower):
     await stage.join_one("ann")

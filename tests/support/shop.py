@@ -271,7 +271,8 @@ class Shop:
 
     async def kept(self) -> None:
         """Fail unless every promise was kept, and the engine's books balance."""
-        assert await self.broken() == []
+        if broken := await self.broken():
+            raise AssertionError("\n".join(broken))
         await queue_audit.audit(self.client, self.queue)
 
 

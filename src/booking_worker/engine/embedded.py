@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from booking_worker.domain.errors import EngineFailed
+from booking_worker.engine.connection import HiredisConnection
 from booking_worker.engine.data_dir import DataDir
 from booking_worker.engine.orphan import end_orphan
 from booking_worker.engine.server_binary import ServerBinary, find_server
@@ -125,7 +126,7 @@ class EmbeddedEngine:
         pool = BlockingConnectionPool(
             max_connections=CONNECTIONS,
             timeout=POOL_WAIT_SECONDS,
-            connection_class=UnixDomainSocketConnection,
+            connection_class=HiredisConnection,
             path=str(self._data_dir.socket),
             protocol=2,
             decode_responses=False,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from booking_worker.domain.model import Held, Lease, Status, Task
@@ -66,16 +64,6 @@ class Work(Transitions):
             for at in range(0, len(flat), _LEASE_VALUES)
         ]
         return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms)
-
-    async def claim_many(
-        self, event_ids: Sequence[str], worker_id: str, limit_each: int, tasks: frozenset[Task]
-    ) -> list[Claimed]:
-        """The same for many events, in one round trip."""
-        return list(
-            await asyncio.gather(
-                *(self.claim(event_id, worker_id, limit_each, tasks) for event_id in event_ids)
-            )
-        )
 
     async def extend(self, lease: Lease) -> int:
         """Keep a lease for its whole length from now; answers its new end, ms."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -15,16 +16,14 @@ async def test_many_events_are_claimed_from_in_one_go(stage: Stage, queue: Booki
         await queue.join(event_id, [a_join(f"user-{at}", 1, event_id) for at in range(3)])
     await stage.capacity(5, "a")
     await stage.capacity(None, "c")
-    claims = await queue.claim_many(["a", "b", "c"], "w", 2, ALL_TASKS)
+    claims = await asyncio.gather(
+        *(queue.claim(event_id, "w", 2, ALL_TASKS) for event_id in ("a", "b", "c"))
+    )
     assert [(len(claim.leases), claim.blocked) for claim in claims] == [
         (2, False), (0, True), (2, False),
     ]  # fmt: skip
     assert {lease.event_id for lease in claims[0].leases} == {"a"}
     assert claims[1].needs_refresh
-
-
-async def test_no_events_no_claims(queue: BookingQueue):
-    assert await queue.claim_many([], "w", 2, ALL_TASKS) == []
 
 
 @pytest.mark.parametrize(

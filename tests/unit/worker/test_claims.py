@@ -129,7 +129,6 @@ async def test_a_line_that_is_blocked_for_want_of_an_answer_has_capacity_refresh
     assert await scripted.statuses([item_id]) == [Status.AWAITING_PAYMENT]
 
 
-@pytest.mark.xfail(reason="claim.lua ends them one by one before sell_out.lua is asked to")
 async def test_all_that_are_sold_out_are_told_by_one_broadcast(stage: Stage, scripted: Crew):
     scripted.script.answers |= {"ConfirmBooking": confirmed(), "CheckAvailability": available(0)}
     await stage.capacity(1)

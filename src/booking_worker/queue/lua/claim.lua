@@ -59,8 +59,10 @@ local function admit_head(id)
     return true
   end
   if not unlimited and item.seats > capacity then
-    -- What is in flight may come back; what is confirmed never does.
-    if not exact or item.seats <= capacity + in_flight then return false end
+    -- What is in flight may come back; what is confirmed never does. When nothing at all is
+    -- left, sell_out.lua tells everybody at once.
+    local may_come = capacity + in_flight
+    if not exact or may_come <= 0 or item.seats <= may_come then return false end
     finish(id, item, 'sold_out', 'fewer tickets are left than this request needs')
     return true
   end

@@ -1,8 +1,7 @@
-"""Each test gets a sale of its own."""
+"""Each test that asks for a sale gets one of its own."""
 
 from __future__ import annotations
 
-from tests.support.queue_fixtures import no_asyncio_task_is_left
 from tests.support.shop_fixtures import engine, shop, tickets
 
-__all__ = ["engine", "no_asyncio_task_is_left", "shop", "tickets"]
+__all__ = ["engine", "shop", "tickets"]

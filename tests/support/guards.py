@@ -6,8 +6,11 @@ tests named ``..._without_...`` tell it so.
 
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any, Final
 
@@ -187,6 +190,36 @@ def _without_looking_at_the_refused(patch: Patch) -> None:
     patch(Confirm, "_refused", refused)
 
 
+POISONED: Final = "poison"
+"""The user whose reserves do harm where a poison is put in."""
+
+
+def _poison(harm: Callable[[], Awaitable[None]]) -> Callable[[Patch], None]:
+    def put_in(patch: Patch) -> None:
+        run = Reserve.run
+
+        async def poisoned(self: Reserve, work: Any) -> Outcome:
+            if work.lease.user_id == POISONED:
+                await harm()
+            return await run(self, work)
+
+        patch(Reserve, "run", poisoned)
+
+    return put_in
+
+
+async def _crash() -> None:
+    raise RuntimeError("poisoned")
+
+
+async def _hang() -> None:
+    await asyncio.sleep(3600)
+
+
+async def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "the idempotency key": _without_idempotency_key,
     "the breaker": _without_breaker,
@@ -196,11 +229,17 @@ _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "weighing refusals": _without_weighing,
     "asking again": _without_asking_again,
     "looking at the refused": _without_looking_at_the_refused,
+    "poison that crashes": _poison(_crash),
+    "poison that hangs": _poison(_hang),
+    "poison that kills": _poison(_kill),
 }
 
 
 def switch_off(guards: tuple[str, ...], patch: Patch) -> None:
-    """Switch off what is no script's: ``patch`` is ``setattr``, or a monkeypatch's."""
+    """Switch off what is no script's, or put in a poison.
+
+    ``patch`` is ``setattr``, or a monkeypatch's.
+    """
     for guard in guards:
         if guard not in SCRIPT_EDITS:
             _PATCHES[guard](patch)

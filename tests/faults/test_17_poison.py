@@ -1,0 +1,100 @@
+"""Fault 17: an item whose worker crashes, hangs or dies over it, every time; and deploys."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from booking_worker.domain.model import Status
+from tests.support.guards import POISONED
+from tests.support.shop import EVENT, Shop
+from tests.support.wait import wait_until
+
+OTHERS: Final = 5
+SETTINGS: Final[dict[str, Any]] = {
+    "worker_lease_seconds": 0.3,
+    "worker_max_retries": 2,
+    "worker_retry_interval": 0.02,
+}
+
+pytestmark = pytest.mark.parametrize("tickets", [OTHERS])
+
+
+async def in_line(shop: Shop) -> tuple[str, list[str]]:
+    """The poison at the head, which takes two seats, and others behind it for all seats."""
+    poison = await shop.join(POISONED, seats=2)
+    return poison, await shop.join_many(OTHERS)
+
+
+@pytest.mark.parametrize("poison", ["crashes", "hangs"])
+async def test_it_is_a_dead_letter_soon_and_blocks_nobody(shop: Shop, poison: str):
+    replica = await shop.open(f"poison that {poison}", **SETTINGS)
+    item_id, others = await in_line(shop)
+    # Those for whom seats are left besides the poison's do not wait for its end.
+    await shop.until(Status.AWAITING_PAYMENT, others[: OTHERS - 2])
+    await shop.until(Status.FAILED, [item_id])
+    item = await shop.queue.item(item_id)
+    assert (item.attempts, item.crashes) == ((3, 0) if poison == "crashes" else (0, 3))
+    # The others get its seats.
+    await shop.sell()
+    assert set(await shop.statuses(others)) == {Status.COMPLETED}
+    assert (await shop.queue.list_items(EVENT, "dead", 0, 10))[0].item_id == item_id
+    if poison == "crashes":
+        assert replica.logged("a task crashed") == 3
+    await shop.kept()
+
+
+async def test_it_never_ends_without_the_bound(shop: Shop):
+    await shop.open("poison that hangs", "the bound on crashes", **SETTINGS)
+    item_id, _ = await in_line(shop)
+
+    async def crashes_more_than_it_may() -> bool:
+        return (await shop.queue.item(item_id)).crashes > 3
+
+    await wait_until(crashes_more_than_it_may)
+    assert await shop.statuses([item_id]) == [Status.PROCESSING]
+
+
+async def test_a_process_that_it_kills_three_times_is_rid_of_it(shop: Shop):
+    settings = {**SETTINGS, "worker_pool_size": 1}
+    first = await shop.open("poison that kills", **settings)
+    item_id, others = await in_line(shop)
+    assert await first.ended() == -9
+    for _ in range(2):
+        again = await shop.open("poison that kills", **settings)
+        assert await again.ended() == -9
+    await shop.open("poison that kills", **settings)
+    await shop.until(Status.FAILED, [item_id])
+    await shop.sell()
+    assert set(await shop.statuses(others)) == {Status.COMPLETED}
+    await shop.kept()
+
+
+async def deploys(shop: Shop, *without: str) -> str:
+    """Four times the service is replaced while its call is on the way; there is no grace."""
+    shop.sandbox.booking_faults.lost_answer_rate = 1
+    shop.sandbox.booking_faults.hang_share = 1
+    item_id = await shop.join("ann", via=await shop.open(*without, shutdown_grace_seconds=0))
+    for number in range(4):
+        await wait_until(lambda: shop.ledger().lost_answers > number)  # noqa: B023 - awaited here
+        assert await shop.replicas[-1].stop() == 0
+        await shop.open(*without, shutdown_grace_seconds=0)
+    shop.sandbox.booking_faults.lost_answer_rate = 0
+    return item_id
+
+
+async def test_a_deploy_uses_up_nobodys_attempts(shop: Shop):
+    item_id = await deploys(shop)
+    item = await shop.queue.item(item_id)
+    assert (item.attempts, item.crashes) == (0, 0)
+    # The call under way at the last deploy hangs until its deadline; then it is asked again.
+    await shop.until(Status.AWAITING_PAYMENT)
+    assert shop.ledger().creates == 1
+    await shop.sell()
+    await shop.kept()
+
+
+async def test_a_deploy_uses_up_attempts_without_the_guard(shop: Shop):
+    item_id = await deploys(shop, "no attempt used up")
+    assert (await shop.queue.item(item_id)).crashes > 3

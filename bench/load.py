@@ -107,7 +107,7 @@ def summary(connections: Sequence[Connection], seconds: float, cpu: float) -> di
         "p50_ms": round(percentile(latencies, 0.50) * 1000, 3),
         "p95_ms": round(percentile(latencies, 0.95) * 1000, 3),
         "p99_ms": round(percentile(latencies, 0.99) * 1000, 3),
-        "load_cpu_us_per_call": round(cpu / max(calls, 1) * 1e6, 2),
+        "load_us": round(cpu / max(calls, 1) * 1e6, 2),
     }
 
 

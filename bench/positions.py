@@ -21,7 +21,7 @@ def fill(directory: Path, service: processes.Service, waiting: int) -> list[str]
     """Bring so many into the line; the item of each user, in their order."""
     kept = directory / "answers"
     processes.load(
-        service.grpc_port,
+        service,
         "EnqueueBookings",
         list(requests.enqueue_batches("sale", waiting, BATCH)),
         directory=directory,
@@ -36,9 +36,16 @@ def fill(directory: Path, service: processes.Service, waiting: int) -> list[str]
     ]
 
 
-def ask(directory: Path, port: int, messages: list[bytes], answers: Path) -> dict[str, Any]:
+def ask(
+    directory: Path,
+    server: processes.Echo | processes.Service,
+    messages: list[bytes],
+    answers: Path,
+) -> dict[str, Any]:
     """One run of all questions."""
-    return processes.load(port, "GetQueuePosition", messages, directory=directory, answers=answers)
+    return processes.load(
+        server, "GetQueuePosition", messages, directory=directory, answers=answers
+    )
 
 
 def check(answers: Path) -> None:
@@ -61,7 +68,7 @@ def run(scale: float) -> Report:
         processes.work_dir() as directory,
         processes.sandbox(directory, tickets=10) as peers,
         processes.service(directory, peers) as service,
-        processes.echo() as echo_port,
+        processes.echo() as echo,
     ):
         items = fill(directory, service, waiting)
         chosen = random.Random(1).choices(range(waiting), k=calls)
@@ -73,16 +80,19 @@ def run(scale: float) -> Report:
         ]
         kept = directory / "answers"
         for _ in range(ROUNDS):
-            references.append(ask(directory, echo_port, messages, kept))
-            subjects.append(ask(directory, service.grpc_port, messages, kept))
+            references.append(ask(directory, echo, messages, kept))
+            subjects.append(ask(directory, service, messages, kept))
             check(kept)
-    figures = ("per_second", "p50_ms", "p95_ms", "p99_ms")
-    rows = [medians("echo", references, figures), medians("positions", subjects, figures)]
+    figures = ("per_second", "p50_ms", "p95_ms", "p99_ms", "server_us", "load_us")
+    rows = [
+        medians("echo", references, figures),
+        medians("positions", subjects, (*figures, "engine_us")),
+    ]
     ratio = rows[1]["per_second"] / rows[0]["per_second"]
     return Report(
         "positions",
         rows,
         {"ratio": ratio},
         [at_least(f"positions over the echo, at least {LEAST}", ratio, LEAST)],
-        [f"{calls:,} calls while {waiting:,} wait"],
+        [f"{calls:,} calls while {waiting:,} wait; us: CPU a call"],
     )

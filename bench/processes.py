@@ -47,14 +47,33 @@ class Sandbox:
 
 
 @dataclass(frozen=True)
+class Echo:
+    """A running echo."""
+
+    process: subprocess.Popen[str]
+    grpc_port: int
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Its processes by the names that a load reports their CPU under."""
+        return {"server": self.process.pid}
+
+
+@dataclass(frozen=True)
 class Service:
     """A running ``booking-worker serve``."""
 
     process: subprocess.Popen[str]
     grpc_port: int
+    engine_pid: int
     data_dir: Path
     start_seconds: float
     """From the start of the process until it said that it was ready."""
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Its processes by the names that a load reports their CPU under."""
+        return {"server": self.process.pid, "engine": self.engine_pid}
 
     @property
     def audit_log(self) -> Path:
@@ -73,6 +92,15 @@ def work_dir() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far; 0 where there is no /proc to read it from."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return 0.0
+    fields = stat.read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def sync_milliseconds(directory: Path) -> float:
     """What it takes to append 4 KiB to a file and have it on disk, the median of 50 times."""
     times = []
@@ -86,16 +114,19 @@ def sync_milliseconds(directory: Path) -> float:
 
 
 @contextmanager
-def echo(transport: str = "auto") -> Iterator[int]:
-    """The reference: a server that answers with a constant; gives its port."""
+def echo(transport: str = "auto") -> Iterator[Echo]:
+    """The reference: a server that answers with a constant."""
     with _running("bench.echo", "--transport", transport) as process:
-        yield int(_line(process))
+        yield Echo(process, int(_line(process)))
 
 
 @contextmanager
 def sandbox(directory: Path, tickets: int) -> Iterator[Sandbox]:
-    """Stand-in peers that answer at once, with so many tickets for each event."""
-    ledger = directory / "sandbox.db"
+    """Stand-in peers that answer at once, with so many tickets for each event.
+
+    With a ledger of their own: what an earlier run held would be missing to this one.
+    """
+    ledger = Path(tempfile.mkdtemp(prefix="sandbox-", dir=directory)) / "ledger.db"
     with _running("bench.sandbox", "--ledger", str(ledger), "--tickets", str(tickets)) as process:
         yield Sandbox(process, *json.loads(_line(process)))
 
@@ -134,14 +165,16 @@ def service(
     try:
         _wait_ready(process, ready_file, data_dir / "service.log")
         seconds = time.perf_counter() - began
-        yield Service(process, json.loads(ready_file.read_text())["grpc_port"], data_dir, seconds)
+        port = json.loads(ready_file.read_text())["grpc_port"]
+        engine_pid = int((data_dir / "engine.pid").read_text())
+        yield Service(process, port, engine_pid, data_dir, seconds)
     finally:
         process.send_signal(signal.SIGTERM)
         _end(process)
 
 
 def load(
-    port: int,
+    server: Echo | Service,
     method: str,
     messages: Sequence[bytes],
     *,
@@ -152,22 +185,30 @@ def load(
 ) -> dict[str, Any]:
     """Make each call once, in a process of its own; see :mod:`bench.load`.
 
+    Beside what the load found stands the CPU of each process per call, such as ``server_us``:
+    on a busy machine the rates are others', but these hardly are.
+
     Raises:
         BenchmarkError: a call failed.
     """
     path = directory / "messages"
     write_messages(path, messages)
     command = [
-        *(sys.executable, "-m", "bench.load", "--port", str(port), "--path", SERVICE + method),
+        *(sys.executable, "-m", "bench.load", "--port", str(server.grpc_port)),
+        *("--path", SERVICE + method),
         *("--messages", str(path), "--connections", str(connections), "--streams", str(streams)),
         *(("--answers", str(answers)) if answers else ()),
     ]
+    before = {name: cpu_seconds(pid) for name, pid in server.pids.items()}
     done = subprocess.run(  # noqa: S603 - the arguments are ours
         command, env=_environment({}), capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise BenchmarkError(f"the load failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout)
+    for name, pid in server.pids.items():
+        spent = cpu_seconds(pid) - before[name]
+        result[f"{name}_us"] = round(spent / len(messages) * 1e6, 1)
     if result["ok"] != len(messages):
         raise BenchmarkError(f"{method}: {result['ok']} of {len(messages)}: {result['errors']}")
     return result

@@ -17,13 +17,6 @@ MOST_CPU_PERCENT: Final = 3.0
 MOST_MEGABYTES: Final = 120.0
 
 
-def cpu_seconds(pid: int) -> float:
-    """What a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def megabytes(pid: int) -> float:
     """What a process has in memory."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -36,11 +29,11 @@ def one_round(directory: Path, seconds: float) -> dict[str, Any]:
         processes.sandbox(directory, tickets=10) as peers,
         processes.service(directory, peers) as service,
     ):
-        engine = int((service.data_dir / "engine.pid").read_text())
+        engine = service.engine_pid
         time.sleep(1.0)
-        before = cpu_seconds(service.process.pid), cpu_seconds(engine)
+        before = processes.cpu_seconds(service.process.pid), processes.cpu_seconds(engine)
         time.sleep(seconds)
-        after = cpu_seconds(service.process.pid), cpu_seconds(engine)
+        after = processes.cpu_seconds(service.process.pid), processes.cpu_seconds(engine)
         return {
             "start_seconds": round(service.start_seconds, 3),
             "idle_cpu_percent": round(100 * (after[0] - before[0]) / seconds, 2),

@@ -125,15 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     messages = read_messages(options.messages)
     metadata = dict(pair.split("=", 1) for pair in options.metadata)
+    number = min(options.connections, len(messages))
     connections = [
         Connection(
             (options.host, options.port),
             options.path,
-            messages[at :: options.connections],
+            messages[at::number],
             options.streams,
             metadata,
         )
-        for at in range(options.connections)
+        for at in range(number)
     ]
     result = run(connections)
     for connection in connections:
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.answers:
         answers = [b""] * len(messages)
         for at, connection in enumerate(connections):
-            answers[at :: options.connections] = [answer[5:] for answer in connection.answers]
+            answers[at::number] = [answer[5:] for answer in connection.answers]
         write_messages(options.answers, answers)
     json.dump(result, sys.stdout)
     sys.stdout.write("\n")

@@ -98,6 +98,11 @@ async def test_every_call_is_made_once_and_timed(server: GrpcServer, tmp_path: P
     assert [answer.queue_item_id for answer in answers] == [ITEM_ID] * 500
 
 
+async def test_fewer_calls_than_connections(server: GrpcServer, tmp_path: Path) -> None:
+    for number in (1, 2):
+        assert (await make_calls(server, tmp_path, "EnqueueBooking", joins(number)))["ok"] == number
+
+
 async def test_an_error_is_no_success_however_it_is_written(
     server: GrpcServer, tmp_path: Path
 ) -> None:

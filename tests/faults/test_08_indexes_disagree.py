@@ -22,7 +22,10 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 DAMAGES: Final = 9
 
-pytestmark = pytest.mark.parametrize("tickets", [4])
+
+@pytest.fixture
+def tickets() -> int:
+    return 4
 
 
 class Damaged:

@@ -18,7 +18,10 @@ SETTINGS: Final[dict[str, Any]] = {
     "worker_retry_interval": 0.02,
 }
 
-pytestmark = pytest.mark.parametrize("tickets", [OTHERS])
+
+@pytest.fixture
+def tickets() -> int:
+    return OTHERS
 
 
 async def in_line(shop: Shop) -> tuple[str, list[str]]:
@@ -56,8 +59,9 @@ async def test_it_never_ends_without_the_bound(shop: Shop):
     assert await shop.statuses([item_id]) == [Status.PROCESSING]
 
 
-async def test_a_process_that_it_kills_three_times_is_rid_of_it(shop: Shop):
-    settings = {**SETTINGS, "worker_pool_size": 1}
+async def three_processes_die(shop: Shop, slots: int) -> tuple[str, list[str]]:
+    """The poison kills whoever works on it; the fourth process is rid of it."""
+    settings = {**SETTINGS, "worker_pool_size": slots}
     first = await shop.open("poison that kills", **settings)
     item_id, others = await in_line(shop)
     assert await first.ended() == -9
@@ -67,8 +71,22 @@ async def test_a_process_that_it_kills_three_times_is_rid_of_it(shop: Shop):
     await shop.open("poison that kills", **settings)
     await shop.until(Status.FAILED, [item_id])
     await shop.sell()
+    return item_id, others
+
+
+async def test_a_process_that_it_kills_three_times_is_rid_of_it(shop: Shop):
+    _, others = await three_processes_die(shop, slots=1)
     assert set(await shop.statuses(others)) == {Status.COMPLETED}
     await shop.kept()
+
+
+@pytest.mark.xfail(
+    reason="whoever was worked on by the same process lost its lease three times as well",
+    strict=True,
+)
+async def test_it_takes_nobody_with_it_who_was_worked_on_beside_it(shop: Shop):
+    _, others = await three_processes_die(shop, slots=20)
+    assert set(await shop.statuses(others)) == {Status.COMPLETED}
 
 
 async def deploys(shop: Shop, *without: str) -> str:

@@ -43,7 +43,7 @@ def serve(
 ) -> None:
     """Run the service on a borrowed engine, with these guards switched off, until SIGTERM.
 
-    A breaker that opened lets a trial through after 0.2 s, so that nobody waits for it long.
+    A breaker that opened lets a trial through after 0.1 s, so that nobody waits for it long.
     """
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
@@ -52,7 +52,7 @@ def serve(
     # Read where they are used, so replaced there.
     app.EmbeddedEngine = BorrowedEngine  # type: ignore[misc]
     app.BookingQueue = functools.partial(BookingQueue, script_overrides=scripts)  # type: ignore[assignment, misc]
-    brisk = functools.partial(Breaker, open_seconds=0.2, max_open_seconds=1.0)
+    brisk = functools.partial(Breaker, open_seconds=0.1, max_open_seconds=0.4)
     services.Breaker = brisk  # type: ignore[attr-defined]
     switch_off(without, setattr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 from booking_worker.domain.model import Rate
 
@@ -12,6 +13,7 @@ RATE_WINDOW_MS = 30_000
 _MAX_WAIT_SECONDS = 2**31 - 1
 
 
+@lru_cache(maxsize=64)  # places that are read together have the same rate
 def per_second(rate: Rate, now_ms: int) -> float:
     """Admissions per second: an exponentially decaying count over its decaying window.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from booking_worker.domain.model import Change, Status
+from booking_worker.domain.model import FINAL, Change, Status
 
 NOBODY_LEFT: Final = "no tickets are left"
 """Why an item is sold out together with everybody else: one broadcast tells them. sell_out.lua
@@ -50,8 +50,8 @@ def message_of(change: Change) -> Message | None:
             "booking:sold_out",
             {"event_id": change.event_id, "message": change.why},
         )
-    status = Status(change.after)
-    if status is Status.AWAITING_PAYMENT:
+    status = change.after
+    if status == Status.AWAITING_PAYMENT:
         return ToUser(
             change.user_id,
             "booking:awaiting_payment",
@@ -65,13 +65,13 @@ def message_of(change: Change) -> Message | None:
                 "message": change.why,
             },
         )
-    if not status.is_final or (status is Status.SOLD_OUT and change.why == NOBODY_LEFT):
+    if status not in FINAL or (status == Status.SOLD_OUT and change.why == NOBODY_LEFT):
         return None
     return Result(
         user_id=change.user_id,
         event_id=change.event_id,
         booking_id=change.booking_id or change.item_id,
-        success=status is Status.COMPLETED,
+        success=status == Status.COMPLETED,
         message=change.why,
         booking_reference=change.booking_reference,
     )

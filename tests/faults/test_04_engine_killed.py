@@ -111,7 +111,7 @@ async def killed_under_load(
             await wait_until(lambda: load.unavailable)
             await load.more(ENOUGH)
             assert engine.pid not in {None, pid}
-        assert replica.process.is_alive()
+        assert replica.is_alive
         yield shop, load, killed_at
     finally:
         await shop.end()

@@ -52,6 +52,12 @@ class Replica:
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}")
         self.stub = booking_worker_pb2_grpc.BookingWorkerServiceStub(self.channel)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        alive: bool = self.process.is_alive()
+        return alive
+
     @classmethod
     async def start(
         cls,
@@ -111,12 +117,12 @@ class Replica:
 
     async def stop(self) -> int:
         """Ask it to end, and wait for its exit code."""
-        if self.process.is_alive():
+        if self.is_alive:
             self.terminate()
         return await self.ended()
 
     async def _gone(self) -> None:
-        await wait_until(lambda: not self.process.is_alive(), timeout=STOP_SECONDS)
+        await wait_until(lambda: not self.is_alive, timeout=STOP_SECONDS)
         self.process.join()
         await self.channel.close()
 

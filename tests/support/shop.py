@@ -112,7 +112,7 @@ class Shop:
         """A stub of this replica, or of any that lives."""
         if replica is not None:
             return replica.stub
-        return next(one.stub for one in self.replicas if one.process.is_alive())
+        return next(one.stub for one in self.replicas if one.is_alive)
 
     # --- people -------------------------------------------------------------------------------
 
@@ -252,12 +252,12 @@ class Shop:
 
         The replicas are stopped for it, so that all is written.
         """
-        alive = [replica for replica in self.replicas if replica.process.is_alive()]
+        places = await self.places()
+        alive = [replica for replica in self.replicas if replica.is_alive]
         for replica in alive:
             replica.terminate()
         for replica in alive:
             assert await replica.ended() == 0, replica.log.read_text()[-2000:]
-        places = await self.places()
         verdict = promises.judge(
             read_journal(self.directory.glob("*.audit")),
             self.ledger(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -143,15 +144,13 @@ async def many_answers_are_lost(shop: Shop, *without: str, people: int, till: in
     await shop.sell(timeout=20)
 
 
-@pytest.mark.parametrize("tickets", [40])
+@pytest.mark.parametrize("tickets", [30])
 async def test_a_sale_goes_well_when_many_answers_are_lost(shop: Shop):
-    await many_answers_are_lost(shop, people=60, till=40)
+    await many_answers_are_lost(shop, people=40, till=30)
     ledger = shop.ledger()
-    assert (ledger.sold, ledger.cancelled) == (40, 10)
-    assert ledger.lost_answers > 40
-    assert sorted(await shop.statuses()) == sorted(
-        ["completed"] * 40 + ["cancelled"] * 10 + ["sold_out"] * 10
-    )
+    assert (ledger.sold, ledger.cancelled) == (30, 7)
+    assert ledger.lost_answers > 30
+    assert Counter(await shop.statuses()) == {"completed": 30, "cancelled": 7, "sold_out": 3}
     await shop.kept()
 
 

@@ -36,11 +36,11 @@ async def cancel_at_random(shop: Shop, ids: Sequence[str]) -> dict[str, bool]:
     return dict(zip(ids, heard, strict=True))
 
 
-async def everybody_changes_their_mind(shop: Shop, *without: str) -> dict[str, bool]:
+async def everybody_changes_their_mind(shop: Shop) -> dict[str, bool]:
     """A sale in which two of three cancel, some pay, and holds are short."""
     shop.sandbox.booking_faults.latency_ms = 30
-    await shop.open(*without, payment_timeout_seconds=0.4, worker_pool_size=10)
-    await shop.open(*without, payment_timeout_seconds=0.4, worker_pool_size=10)
+    await shop.open(payment_timeout_seconds=0.4, worker_pool_size=10)
+    await shop.open(payment_timeout_seconds=0.4, worker_pool_size=10)
     ids = await shop.join_many(BUYERS)
     leaving = [item_id for number, item_id in enumerate(ids) if number % 3]
     never = {item_id for number, item_id in enumerate(ids) if number % 6 == 4}
@@ -72,7 +72,25 @@ async def test_either_it_is_cancelled_and_given_back_once_or_it_is_too_late(shop
     await shop.kept()
 
 
-@pytest.mark.parametrize("tickets", [60])
+async def cancelled_during_its_reserve(shop: Shop, *without: str) -> str:
+    """What becomes of an item that was cancelled while its booking was being made."""
+    shop.sandbox.booking_faults.latency_ms = 300
+    await shop.open(*without)
+    item_id = await shop.join("ann")
+    await shop.until(Status.PROCESSING)
+    assert (await shop.cancel(item_id)).success
+    await shop.until({Status.CANCELLED, Status.AWAITING_PAYMENT})
+    (status,) = await shop.statuses()
+    return status
+
+
+async def test_a_booking_that_is_made_meanwhile_is_released(shop: Shop):
+    assert await cancelled_during_its_reserve(shop) == Status.CANCELLED
+    ledger = shop.ledger()
+    assert (ledger.creates, ledger.cancelled, ledger.unreleased) == (1, 1, 0)
+    await shop.kept()
+
+
 async def test_a_cancel_is_forgotten_without_its_mark(shop: Shop):
-    heard = await everybody_changes_their_mind(shop, "the mark of a cancel")
-    assert await otherwise(shop, heard)
+    status = await cancelled_during_its_reserve(shop, "the mark of a cancel")
+    assert status == Status.AWAITING_PAYMENT

@@ -35,6 +35,7 @@ SILENT_START_SECONDS: Final = 15.0
 """How long a starting server may say nothing at all; loading may take longer, as it is seen."""
 LOADING_LOG_SECONDS: Final = 2.0
 SHUTDOWN_SECONDS: Final = 6.0
+CANCEL_AGAIN_SECONDS: Final = 0.1
 RESTART_FIRST_SECONDS: Final = 0.05
 RESTART_MOST_SECONDS: Final = 5.0
 STABLE_SECONDS: Final = 30.0
@@ -110,9 +111,11 @@ class EmbeddedEngine:
     async def stop(self) -> None:
         """Shut the server down with everything on disk, and let go of the directory."""
         supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
+        while supervisor is not None and not supervisor.done():
+            # Once may not be enough: asyncio.wait_for, which redis-py sends with, loses a
+            # cancellation that comes together with its result (until Python 3.12).
             supervisor.cancel()
-            await asyncio.wait({supervisor})
+            await asyncio.wait({supervisor}, timeout=CANCEL_AGAIN_SECONDS)
         await self._end()
         self._data_dir.release()
 

@@ -78,8 +78,14 @@ def test_the_service_lock_is_not_inherited(tmp_path: Path) -> None:
     owned, other = DataDir(tmp_path), DataDir(tmp_path)
     owned.acquire()
     child = subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False
+        [sys.executable, "-c", "print('up', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        close_fds=False,
     )
+    # Popen may return a moment before the kernel closes what is not inherited.
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"up\n"
     owned.release()
     other.acquire()
     other.release()

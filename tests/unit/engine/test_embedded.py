@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -207,6 +209,33 @@ async def test_it_can_be_stopped_while_it_is_coming_back(
     other = engine_factory(tmp_path)
     await other.start()
     await other.stop()
+
+
+async def test_it_stops_though_a_client_loses_the_first_cancellation(
+    engine_factory: EngineFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asyncio.wait_for does, until Python 3.12, when a result comes at the same time."""
+    engine = engine_factory(tmp_path)
+    await engine.start()
+    pid = engine.pid
+    assert pid is not None
+    ready = engine._ready
+    restarting = asyncio.Event()
+
+    async def ready_and_deaf(*args: Any) -> str:
+        version = await ready(*args)
+        restarting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return version
+
+    monkeypatch.setattr(engine, "_ready", ready_and_deaf)
+    os.kill(pid, signal.SIGKILL)
+    await restarting.wait()
+    restarted = engine.pid
+    assert restarted is not None
+    await asyncio.wait_for(engine.stop(), 5)
+    assert not is_running(restarted)
 
 
 async def test_a_dead_engine_gives_an_error_at_once(

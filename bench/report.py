@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
@@ -49,7 +50,7 @@ class Report:
         """The table, then each goal with the value found."""
         console = Console()
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        table = Table(title=self.name)
+        table = Table(title=self.name, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for number, column in enumerate(columns):
             justify: JustifyMethod = "right" if number else "left"
             table.add_column(column.replace("_", " "), justify=justify, no_wrap=number == 0)
@@ -72,7 +73,7 @@ def _cell(value: object) -> str:
 def medians(name: str, runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
     """One row of the table: the median of each figure over several runs."""
     figures = {key: statistics.median(run[key] for run in runs) for key in keys}
-    return {"what": name, **figures, "runs": len(runs)}
+    return {"what": name, **figures}
 
 
 def at_least(text: str, value: float, least: float) -> Goal:

@@ -71,5 +71,5 @@ def run(scale: float) -> Report:
             ),
             at_most("MB without the engine, at most 120", row["megabytes"], MOST_MEGABYTES),
         ],
-        ["ratio: the one of the three that is nearest to its limit, over that limit"],
+        ["ratio: the figure nearest to its limit, over that limit; medians of three starts"],
     )

@@ -13,6 +13,16 @@ from redis.asyncio import Redis
 from tests.support.engines import EngineFactory, SharedEngine, engine_factories, left_out
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--model-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let tests/model make about N random steps, other ones each time",
+    )
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     names = ", ".join(factory.name for factory in engine_factories())
     return [f"engines: {names}", *left_out()]

@@ -69,8 +69,8 @@ def _item(item_id: str, record: bytes) -> Item:
     return Item(item_id, status, user_id, seats, seq, dict(more))
 
 
-async def read(client: Redis, event_id: str) -> Keys:
-    """The keys of one event."""
+async def read(client: Redis, event_id: str, *, ends: bool = True) -> Keys:
+    """The keys of one event; without ``ends`` not those of what has ended, nor the feed."""
     named = keys.of_event(event_id)
     found = Keys(event_id)
     pipeline = client.pipeline(transaction=False)
@@ -80,7 +80,7 @@ async def read(client: Redis, event_id: str) -> Keys:
     for name in sets:
         pipeline.zrange(named[name], 0, -1, withscores=True)
     pipeline.lrange(named["queue"], 0, -1)
-    pipeline.xrange(named["changes"])
+    pipeline.xrange(named["changes"], count=None if ends else 1)
     state, items, users, *more = await pipeline.execute()
     found.state = {field.decode(): value.decode() for field, value in state.items()}
     found.items = {id_.decode(): _item(id_.decode(), record) for id_, record in items.items()}
@@ -90,7 +90,8 @@ async def read(client: Redis, event_id: str) -> Keys:
     found.queue = [id_.decode() for id_ in more[len(sets)]]
     for entry_id, fields in more[len(sets) + 1]:
         found.changes += records.changes(event_id, entry_id.decode(), fields)
-    await _read_prefixed(client, found, named)
+    if ends:
+        await _read_prefixed(client, found, named)
     return found
 
 
@@ -116,7 +117,7 @@ async def _read_prefixed(client: Redis, found: Keys, named: dict[str, str]) -> N
             found.expiries[id_] = left
 
 
-def _balance(found: Keys) -> list[str]:
+def balance(found: Keys) -> list[str]:
     """Promise 6, from the counters and from the records."""
     parts = ("capacity", "processing_seats", "held_seats", "confirmed_seats")
     problems = []
@@ -247,7 +248,7 @@ def _story_holds(found: Keys) -> list[str]:
 async def problems_of(client: Redis, event_id: str) -> list[str]:
     """What is wrong with the keys of one event; nothing, after a test that passed."""
     found = await read(client, event_id)
-    checks = (_balance, _nobody_lost, _indexes_agree, _users_agree, _finals_expire, _story_holds)
+    checks = (balance, _nobody_lost, _indexes_agree, _users_agree, _finals_expire, _story_holds)
     return [problem for check in checks for problem in check(found)]
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -170,7 +170,9 @@ def service(
         yield Service(process, port, engine_pid, data_dir, seconds)
     finally:
         process.send_signal(signal.SIGTERM)
-        _end(process)
+        if not _end(process):
+            _end_orphan(data_dir / "engine.pid")
+            raise BenchmarkError(f"the service did not stop within {_STOP_SECONDS:.0f} s")
 
 
 def load(
@@ -253,12 +255,21 @@ def _running(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.stdout.close()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str]) -> bool:
+    """Whether it ended by itself; it has ended in any case."""
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+        return False
+    return True
+
+
+def _end_orphan(pid_file: Path) -> None:
+    """The engine outlives a service that was killed."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
 
 
 def _line(process: subprocess.Popen[str]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
+from booking_worker.telemetry import logs
 from tests.support.engines import EngineFactory, SharedEngine, engine_factories, left_out
 
 
@@ -54,3 +57,16 @@ async def redis_client(engine: SharedEngine) -> AsyncIterator[Redis]:
 def engine_factory(request: pytest.FixtureRequest) -> EngineFactory:
     """Makes an engine on a directory of the test's own; the test starts and stops it."""
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Undo what a test did to the logs of the process: a command that it ran configures them."""
+    root = logging.root
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+    for logger in logs._loggers.values():
+        logger.forget()

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -25,23 +23,7 @@ from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.engine.server_binary import ServerBinary
 from tests.support.engines import EngineFactory
 from tests.support.wait import wait_until
-
-SERVICE = """
-import asyncio, sys
-from pathlib import Path
-from booking_worker.engine.embedded import EmbeddedEngine
-from booking_worker.engine.server_binary import ServerBinary
-
-async def main():
-    engine = EmbeddedEngine(Path(sys.argv[1]), binary=ServerBinary(Path(sys.argv[2]), "test"))
-    await engine.start()
-    async with engine.client() as client:
-        await client.set("kept", "yes")
-    print("ready", engine.pid, flush=True)
-    await asyncio.Event().wait()
-
-asyncio.run(main())
-"""
+from tests.unit.engine.owner import end, start_service
 
 
 @pytest.fixture
@@ -50,28 +32,6 @@ async def engine(engine_factory: EngineFactory, tmp_path: Path) -> AsyncIterator
     await engine.start()
     yield engine
     await engine.stop()
-
-
-def start_service(directory: Path, factory: EngineFactory) -> tuple[subprocess.Popen[str], int]:
-    """Another process that owns an engine there, and the id of its engine."""
-    service = subprocess.Popen(
-        [sys.executable, "-c", SERVICE, str(directory), str(factory.binary.path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert service.stdout is not None
-    for line in service.stdout:
-        if line.startswith("ready"):
-            return service, int(line.split()[1])
-    raise AssertionError("the service did not start")
-
-
-def end(service: subprocess.Popen[str]) -> None:
-    service.kill()
-    service.wait()
-    assert service.stdout is not None
-    service.stdout.close()
 
 
 def append_to_file(directory: Path, data: bytes) -> None:

@@ -160,14 +160,10 @@ async def test_a_long_row_of_heads_that_never_fit_is_told_in_more_than_one_call(
     await stage.join(*(a_join(f"never-{at}", 5) for at in range(600)))
     fits = await stage.join_one("fits")
     await stage.capacity(1)
-    async with stage.client.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe("booking-wake")
-        await heard.get_message(timeout=1)
+    async with stage.wakes() as woken_for:
         first = await stage.claimed(100)
         assert (first.leases, first.blocked) == ([], False)
-        message = await heard.get_message(timeout=1)
-        assert message is not None
-        assert message["data"] == EVENT.encode()
+        assert await woken_for() == [EVENT]
     assert (await stage.status()).waiting == 1
     assert items(await stage.claim(100)) == [fits]
 

@@ -222,18 +222,15 @@ async def test_a_key_of_an_item_that_was_lost_gives_a_new_place(stage: Stage):
 
 
 async def test_the_first_join_of_an_event_wakes_and_those_behind_do_not(stage: Stage):
-    async with stage.client.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe("booking-wake")
-        await heard.get_message(timeout=1)
+    async with stage.wakes() as woken_for:
         await stage.join_one("ann")
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
+        assert await woken_for() == [EVENT]
         await stage.join_one("ben")
         await stage.capacity(5)  # wakes, as two wait
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
+        assert await woken_for() == [EVENT]
         await stage.claim(5)  # finds nobody left
         await stage.join_one("cem")
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
-        assert await heard.get_message(timeout=0) is None
+        assert await woken_for() == [EVENT]
 
 
 async def test_numbers_come_from_the_engine_and_not_from_a_clock(stage: Stage, clock: Clock):

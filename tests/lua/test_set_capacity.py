@@ -129,16 +129,13 @@ async def test_a_limit_that_comes_later_counts_from_then_on(stage: Stage, queue:
 
 
 async def test_who_waits_is_woken_when_something_is_left(stage: Stage):
-    async with stage.client.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe("booking-wake")
-        await heard.get_message(timeout=1)
+    async with stage.wakes() as woken_for:
         await stage.capacity(5)
         await stage.join_one()
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
+        assert await woken_for() == [EVENT]
         await stage.capacity(0)
         await stage.capacity(5)
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
-        assert await heard.get_message(timeout=0) is None
+        assert await woken_for() == [EVENT]
 
 
 async def test_a_payment_in_progress_leaves_the_books_as_they_are(

@@ -24,11 +24,9 @@ async def test_the_message_is_the_services_and_the_line_moves_on(stage: Stage, q
 
 async def test_somebody_is_woken_for_the_seats(stage: Stage, queue: BookingQueue):
     lease = await stage.processing()
-    async with stage.client.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe("booking-wake")
-        await heard.get_message(timeout=1)
+    async with stage.wakes() as woken_for:
         await queue.settle_rejected(lease, "no")
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
+        assert await woken_for() == [EVENT]
 
 
 async def test_who_asked_for_a_cancel_is_cancelled(stage: Stage, queue: BookingQueue):

@@ -33,11 +33,9 @@ async def test_who_cancelled_is_cancelled_for_the_reason_given(stage: Stage, que
 
 async def test_somebody_is_woken_for_the_seats(stage: Stage, queue: BookingQueue):
     lease = await stage.releasing()
-    async with stage.client.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe("booking-wake")
-        await heard.get_message(timeout=1)
+    async with stage.wakes() as woken_for:
         await queue.settle_released(lease)
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
+        assert await woken_for() == [EVENT]
 
 
 async def test_an_old_lease_is_refused(stage: Stage, queue: BookingQueue):

@@ -187,11 +187,9 @@ async def test_mending_wakes_a_worker_for_what_is_ready(stage: Stage, queue: Boo
     lease = await stage.processing()
     await queue.hand_back(lease, asked=True)
     await stage.client.delete(stage.key("tasks"))
-    async with stage.client.pubsub(ignore_subscribe_messages=True) as heard:
-        await heard.subscribe("booking-wake")
-        await heard.get_message(timeout=1)
+    async with stage.wakes() as woken_for:
         await queue.sweep(EVENT)
-        assert (await heard.get_message(timeout=1))["data"] == EVENT.encode()
+        assert await woken_for() == [EVENT]
 
 
 @pytest.mark.parametrize("index", ["positions", "timeouts", "tasks", "admitted", "users", "dead"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -202,6 +203,24 @@ class Stage:
         await self.capacity(0)
         assert await self.queue.sell_out(EVENT) == 0
         return item_id
+
+    @asynccontextmanager
+    async def wakes(self) -> AsyncIterator[Callable[[], Awaitable[list[str]]]]:
+        """Gives the events that workers were woken for since it was asked last."""
+        async with self.client.pubsub(ignore_subscribe_messages=True) as heard:
+            await heard.subscribe(keys.WAKE_CHANNEL)
+
+            async def woken_for() -> list[str]:
+                # Whatever was said before is heard before this.
+                await self.client.publish(keys.WAKE_CHANNEL, "nobody")
+                told: list[str] = []
+                while "nobody" not in told:
+                    message = await heard.get_message(timeout=5)
+                    if message is not None:
+                        told.append(message["data"].decode())
+                return told[:-1]
+
+            yield woken_for
 
     async def status(self) -> EventStatus:
         """The books."""

@@ -65,7 +65,7 @@ def _limits(settings: Settings) -> QueueLimits:
         queue_timeout_ms=_ms(settings.queue_timeout_seconds),
         payment_timeout_ms=_ms(settings.payment_timeout_seconds),
         payment_grace_ms=_ms(settings.payment_grace_seconds),
-        result_ttl_ms=_ms(settings.result_ttl_seconds),
+        result_ttl_ms=max(1, _ms(settings.result_ttl_seconds)),
         lease_ms=_ms(settings.worker_lease_seconds),
         max_retries=settings.worker_max_retries,
     )

@@ -26,8 +26,9 @@ async def killed_after_confirm(shop: Shop, *without: str) -> list[str]:
     payments = [asyncio.ensure_future(shop.pay(item_id, via=doomed)) for item_id in ids]
     await wait_until(lambda: shop.ledger().confirmed == 3)
     await doomed.kill()
+    # Cut off, or, on a slow machine, told after three seconds that it is not done yet.
     assert all(
-        isinstance(one, Exception)
+        isinstance(one, BaseException) or one.status == "confirming"
         for one in await asyncio.gather(*payments, return_exceptions=True)
     )
     shop.sandbox.booking_faults.lost_answer_rate = 0

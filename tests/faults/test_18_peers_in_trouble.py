@@ -220,6 +220,16 @@ async def test_it_says_0_while_tickets_are_held_and_the_line_is_kept(shop: Shop)
     await shop.kept()
 
 
+async def test_people_are_sent_home_too_early_without_the_certainty(shop: Shop):
+    shop.sandbox.ledger.set_tickets(EVENT, 3)
+    await shop.open("the certainty", **SETTINGS)
+    ids = await shop.join_many(BUYERS)
+    await shop.until(Status.SOLD_OUT, ids[3:])
+    await shop.cancel(ids[0])
+    await shop.sell()
+    assert any("sold while there is demand" in one for one in await shop.broken())
+
+
 def _asked(shop: Shop) -> int:
     """How often the Ticket Service was asked what is left."""
     shop.sandbox.ledger.save()

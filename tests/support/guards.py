@@ -19,7 +19,6 @@ from booking_worker.peers.booking import BookingClient
 from booking_worker.peers.breaker import Breaker
 from booking_worker.queue.runner import ScriptRunner
 from booking_worker.worker.assignment import Outcome
-from booking_worker.worker.confirm import Confirm
 from booking_worker.worker.reserve import Reserve
 from booking_worker.worker.runner import TaskRunner
 from booking_worker.worker.setbacks import Setbacks
@@ -183,14 +182,6 @@ def _without_asking_again(patch: Patch) -> None:
     patch(Setbacks, "again", again)
 
 
-def _without_looking_at_the_refused(patch: Patch) -> None:
-    async def refused(self: Confirm, work: Any, message: str) -> Outcome:
-        await work.settle(lambda: self._queue.settle_gone(work.lease, message))
-        return Outcome.GONE
-
-    patch(Confirm, "_refused", refused)
-
-
 def _without_check_of_ids(patch: Patch) -> None:
     patch(validation, "is_plain_id", lambda text: True)
 
@@ -233,7 +224,6 @@ _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "handing back": _without_handing_back,
     "weighing refusals": _without_weighing,
     "asking again": _without_asking_again,
-    "looking at the refused": _without_looking_at_the_refused,
     "the check of ids": _without_check_of_ids,
     "poison that crashes": _poison(_crash),
     "poison that hangs": _poison(_hang),

@@ -127,8 +127,9 @@ def _metadata(given: Mapping[str, str]) -> dict[str, str]:
     keys = "".join(metadata)
     if not keys.isprintable() or "" in metadata:
         raise InvalidRequest("metadata", "must have keys of printable characters")
+    text = keys + "".join(metadata.values())
     try:
-        size = len(keys.encode()) + len("".join(metadata.values()).encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise InvalidRequest("metadata", "must be valid Unicode") from None
     if size > MOST_METADATA_BYTES:

@@ -16,7 +16,8 @@ from booking_worker.domain.model import BookingRequest
 def pack(request: BookingRequest) -> bytes:
     """The details of a request as bytes for ``Join.details``."""
     return orjson.dumps(
-        (request.seat_numbers, request.total_amount, request.currency, request.metadata)
+        (request.seat_numbers, request.total_amount, request.currency, request.metadata),
+        default=dict,
     )
 
 
@@ -46,6 +47,7 @@ def digest(request: BookingRequest) -> str:
             request.currency,
             request.metadata,
         ),
+        default=dict,
         option=orjson.OPT_SORT_KEYS,
     )
     return hashlib.blake2b(packed, digest_size=12).hexdigest()

@@ -7,8 +7,9 @@ intervals end in ``_ms`` or ``_seconds`` too and say so in their names.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 
@@ -100,9 +101,15 @@ class Task(StrEnum):
     RELEASE = "release"
 
 
-@dataclass(frozen=True, slots=True)
-class BookingRequest:
-    """What a user asks for, already validated."""
+_NO_METADATA: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class BookingRequest(NamedTuple):
+    """What a user asks for, already validated.
+
+    A NamedTuple, as is :class:`Join`: both are made for every join, and cost a third of a frozen
+    dataclass.
+    """
 
     event_id: str
     user_id: str
@@ -110,14 +117,11 @@ class BookingRequest:
     seats: int = 1
     total_amount: float = 0.0
     currency: str = ""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = _NO_METADATA
 
 
 class Join(NamedTuple):
-    """One request on its way into the line of one event.
-
-    A NamedTuple, as one is made per join: it costs a third of a frozen dataclass.
-    """
+    """One request on its way into the line of one event."""
 
     item_id: str
     user_id: str

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import orjson
 import pytest
 from hypothesis import given
@@ -36,7 +34,7 @@ def test_packed_is_readable_json():
 @given(requests)
 def test_the_order_of_metadata_makes_no_other_request(request: BookingRequest):
     turned = dict(reversed(request.metadata.items()))
-    assert digest(dataclasses.replace(request, metadata=turned)) == digest(request)
+    assert digest(request._replace(metadata=turned)) == digest(request)
 
 
 @pytest.mark.parametrize(
@@ -55,4 +53,4 @@ def test_the_order_of_metadata_makes_no_other_request(request: BookingRequest):
 )
 def test_every_part_of_a_request_counts(field: str, value: object):
     request = BookingRequest("e", "u", ("A1",), 1, 12.5, "EUR", {"note": "aisle"})
-    assert digest(dataclasses.replace(request, **{field: value})) != digest(request)
+    assert digest(request._replace(**{field: value})) != digest(request)

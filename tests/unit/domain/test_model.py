@@ -49,7 +49,6 @@ def test_every_status_can_be_reached_from_the_line_and_leads_to_an_end():
     assert ends == set(Status)
 
 
-def test_requests_do_not_share_their_metadata():
-    one, other = BookingRequest("e", "u"), BookingRequest("e", "u")
-    assert one == other
-    assert one.metadata is not other.metadata
+def test_the_metadata_that_requests_have_when_none_is_given_cannot_be_changed():
+    with pytest.raises(TypeError):
+        BookingRequest("e", "u").metadata["for"] = "all"  # type: ignore[index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -65,6 +66,20 @@ async def test_stopping_twice_or_before_the_start_is_stopping(transport: Transpo
     await once.start()
     await asyncio.gather(once.stop(), once.stop())
     await once.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
+async def test_its_threads_do_not_push_the_event_loop_off_its_core():
+    def threads() -> set[int]:
+        return {int(thread.name) for thread in Path("/proc/self/task").iterdir()}
+
+    before = threads()
+    serving = server("native")
+    await serving.start()
+    begun = threads() - before
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    assert {os.sched_getscheduler(thread) for thread in begun} == {os.SCHED_BATCH}
+    await serving.stop()
 
 
 @every_transport

@@ -70,16 +70,19 @@ def place(seen: Place) -> booking_worker_pb2.GetQueuePositionResponse:
     status = seen.status
     if status is Status.RELEASING:
         status = status.shown
-    return booking_worker_pb2.GetQueuePositionResponse(
+    answer = booking_worker_pb2.GetQueuePositionResponse(
         success=True,
         position=_int32(seen.position),
         queue_length=_int32(seen.queue_length),
         estimated_wait_seconds=wait_seconds(seen.position, seen.rate, seen.now_ms),
         status=status,
         message=seen.message or _SAYS[status],
-        booking_id=seen.booking_id,
-        pay_by_unix_ms=seen.pay_by_ms,
     )
+    # Nobody who waits has a booking, and most who ask wait: what is empty costs as much to set.
+    if seen.booking_id:
+        answer.booking_id = seen.booking_id
+        answer.pay_by_unix_ms = seen.pay_by_ms
+    return answer
 
 
 def queue_status(status: QueueStatus) -> booking_worker_pb2.GetQueueStatusResponse:

@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import uvloop
 
@@ -35,6 +36,7 @@ from booking_worker.config import Settings
 from booking_worker.domain.model import Change
 from booking_worker.engine.durability import log_durability, read_durability
 from booking_worker.engine.embedded import EmbeddedEngine
+from booking_worker.engine.engine import Engine
 from booking_worker.intake.direct import DirectIntake
 from booking_worker.lifecycle import Part
 from booking_worker.notify.realtime import RealtimeNotifier
@@ -77,13 +79,24 @@ def _port(endpoint: str) -> int:
     return int(port) if port.isdigit() else 0
 
 
-def _sandbox(settings: Settings) -> Sandbox:
+def make_sandbox(settings: Settings) -> Sandbox:
+    """Stand-ins of the services that are called, where the settings say that those are."""
     return Sandbox(
         settings.data_dir / "sandbox.db",
         booking_port=_port(settings.grpc_booking_service_endpoint),
         ticket_port=_port(settings.grpc_ticket_service_endpoint),
         realtime_port=_port(settings.grpc_realtime_service_endpoint),
     )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What an application has in common with others on the same ports of this machine."""
+
+    engine: Engine | None
+    """One that runs already; None: each reaches that of the settings by itself."""
+    processes: Check
+    """How all of them are."""
 
 
 class Application:
@@ -94,14 +107,19 @@ class Application:
     it calls, at the endpoints of the settings, with their ledger in DATA_DIR.
     """
 
-    def __init__(self, settings: Settings, *, sandbox: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, *, sandbox: bool = False, shared: Shared | None = None
+    ) -> None:
         self.settings = settings
-        self._sandbox = _sandbox(settings) if sandbox else None
+        self._shared = shared
+        self._sandbox = make_sandbox(settings) if sandbox else None
         self._started: list[Part] = []
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._metrics = Metrics()
         self._audit = AuditLog(settings.audit_log, self._metrics.audit_gap.inc)
-        self._engine = EmbeddedEngine(settings.data_dir, settings.engine_fsync)
+        self._engine = (shared.engine if shared else None) or EmbeddedEngine(
+            settings.data_dir, settings.engine_fsync
+        )
         self._services = Services(
             settings.grpc_booking_service_endpoint,
             settings.grpc_ticket_service_endpoint,
@@ -171,12 +189,15 @@ class Application:
             self._health,
             metrics,
             settings.grpc_port,
+            shared=self._shared is not None,
             transport=settings.grpc_transport,
             tls=tls,
         )
-        self._http = HttpServer(self._health, settings.http_port)
+        self._http = HttpServer(self._health, settings.http_port, shared=self._shared is not None)
         self._metrics_server = (
-            MetricsServer(metrics, settings.metrics_port) if settings.metrics_enabled else None
+            MetricsServer(metrics.registry, settings.metrics_port)
+            if settings.metrics_enabled
+            else None
         )
 
     def _checks(self, patience: float) -> dict[str, Check]:
@@ -196,6 +217,7 @@ class Application:
                 lambda: breakers["ticket"].state,
             ),
             "realtime": self._check_realtime,
+            **({"processes": self._shared.processes} if self._shared else {}),
         }
 
     async def _check_durability(self) -> Finding:
@@ -230,6 +252,16 @@ class Application:
         self._feed.wake(event_id)
         self._pool.wake(event_id)
         self._timeouts.wake(event_id)
+
+    @property
+    def metrics(self) -> Metrics:
+        """What it counts."""
+        return self._metrics
+
+    @property
+    def health(self) -> Health:
+        """How it is."""
+        return self._health
 
     @property
     def grpc_port(self) -> int:
@@ -300,28 +332,34 @@ def run(
     settings: Settings,
     *,
     sandbox: bool = False,
+    shared: Shared | None = None,
     on_ready: Callable[[Application], None] = lambda _: None,
 ) -> int:
     """Run the service until SIGTERM or SIGINT; the process's exit code, 0.
 
-    A second signal ends the process at once: the leases it holds then end by themselves.
+    A second signal ends the process at once: the leases it holds then end by themselves. One
+    of several leaves that to who started it, as its group and its supervisor may both signal.
 
     Raises:
         InvalidSettings, EngineInUse, EngineFailed: it can't start.
     """
     configure(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, on_ready, sandbox=sandbox))
+        runner.run(_serve(settings, on_ready, sandbox=sandbox, shared=shared))
     return 0
 
 
 async def _serve(
-    settings: Settings, on_ready: Callable[[Application], None], *, sandbox: bool
+    settings: Settings,
+    on_ready: Callable[[Application], None],
+    *,
+    sandbox: bool,
+    shared: Shared | None,
 ) -> None:
     asked_to_stop = asyncio.Event()
 
     def on_signal(number: int) -> None:
-        if asked_to_stop.is_set():
+        if asked_to_stop.is_set() and shared is None:
             os._exit(128 + number)
         log.info("stopping", signal=signal.Signals(number).name)
         asked_to_stop.set()
@@ -329,7 +367,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    application = Application(settings, sandbox=sandbox)
+    application = Application(settings, sandbox=sandbox, shared=shared)
     await application.start()
     on_ready(application)
     await asked_to_stop.wait()

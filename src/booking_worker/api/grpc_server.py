@@ -33,8 +33,6 @@ _MOST_REQUEST_BYTES: Final = 8 * 1024 * 1024
 """A thousand requests in a call, each as large as its fields may be when typical ones are small."""
 
 _OPTIONS: Final[Sequence[tuple[str, int]]] = (
-    # Off, or a second service on the same port would take half of the calls unnoticed.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", _MOST_REQUEST_BYTES),
     # pygrpc-native's own default is 1,024, and a gateway has one connection for all its users.
     ("grpc.max_concurrent_streams", 100_000),
@@ -60,7 +58,8 @@ class Tls:
 class GrpcServer:
     """Serves GRPC_PORT with the given services, grpc.health.v1 and server reflection.
 
-    ``port`` 0 takes any that is free. ``grace_seconds`` is what calls under way get on stop.
+    ``port`` 0 takes any that is free; ``shared`` is for one that several processes serve, see
+    :func:`listening.reserve`. ``grace_seconds`` is what calls under way get on stop.
     grpc.health.v1 follows readiness, for "" and for each of the services.
     """
 
@@ -71,6 +70,7 @@ class GrpcServer:
         metrics: Metrics,
         port: int,
         *,
+        shared: bool = False,
         host: str | None = None,
         transport: Transport = "auto",
         tls: Tls | None = None,
@@ -81,6 +81,7 @@ class GrpcServer:
         self._health = HealthService(readiness, names, metrics)
         self._services = services
         self._wanted_port = port
+        self._shared = shared
         self._host = every_host() if host is None else host
         self._wanted_transport = transport
         self._tls = tls
@@ -107,10 +108,12 @@ class GrpcServer:
                 that was asked for is not to be had.
         """
         native = _native(self._wanted_transport, tls=self._tls is not None)
+        # Off by default, or a second service on the port would take half of the calls unnoticed.
+        options = [("grpc.so_reuseport", int(self._shared)), *_OPTIONS]
         if native is None:
-            server = grpc.aio.server(options=list(_OPTIONS))
+            server = grpc.aio.server(options=options)
         else:
-            server = native.server(options=list(_OPTIONS))
+            server = native.server(options=options)
         services = [*self._services, self._health.service()]
         for service in services:
             handlers = dict(service.handlers)

@@ -48,6 +48,8 @@ class Report(NamedTuple):
     message: str
     details: dict[str, str]
     """The grade of each dependency, with a colon and more words where there is more to say."""
+    unhealthy: str
+    """Those that are unhealthy, and why; empty when none is."""
 
 
 class Health:
@@ -84,18 +86,18 @@ class Health:
         if self._not_serving:
             return self._not_serving
         report = await self.report()
-        return report.message if report.status is Grade.UNHEALTHY else ""
+        return report.unhealthy
 
     async def _ask(self) -> Report:
         names = list(self._checks)
         findings = await asyncio.gather(*(self._finding(name) for name in names))
         grades = [finding.grade for finding in findings]
         status = max(grades, key=_WORSE.__getitem__, default=Grade.HEALTHY)
-        troubles = [
-            f"{name} is {grade}: {message}"
+        troubles = {
+            f"{name} is {grade}: {message}": grade
             for name, (grade, message) in zip(names, findings, strict=True)
             if grade is not Grade.HEALTHY
-        ]
+        }
         return Report(
             status,
             "; ".join(troubles) or "all is well",
@@ -103,6 +105,7 @@ class Health:
                 name: f"{grade}: {message}" if message else str(grade)
                 for name, (grade, message) in zip(names, findings, strict=True)
             },
+            "; ".join(said for said, grade in troubles.items() if grade is Grade.UNHEALTHY),
         )
 
     async def _finding(self, name: str) -> Finding:

@@ -17,16 +17,19 @@ _LINGER_SECONDS: Final = 5.0
 
 
 class HttpServer:
-    """Serves HTTP_PORT; ``port`` 0 takes any that is free.
+    """Serves HTTP_PORT; ``port`` 0 takes any that is free, ``shared`` one that is reserved.
 
     ``/livez`` answers as long as the event loop turns: whoever restarts the service on failure
     should ask this one. ``/readyz`` says whether calls should be sent here. ``/healthz`` has
     all findings.
     """
 
-    def __init__(self, health: Health, port: int, host: str | None = None) -> None:
+    def __init__(
+        self, health: Health, port: int, host: str | None = None, *, shared: bool = False
+    ) -> None:
         self._health = health
         self._wanted_port = port
+        self._shared = shared
         self._host = every_host() if host is None else host
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -43,7 +46,7 @@ class HttpServer:
             InvalidSettings: the port is taken.
         """
         try:
-            listening = bind(self._host, self._wanted_port)
+            listening = bind(self._host, self._wanted_port, shared=self._shared)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else ""
             raise port_taken("HTTP_PORT", self._wanted_port, why) from error

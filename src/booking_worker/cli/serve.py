@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,9 @@ from booking_worker.cli.options import examples
 
 if TYPE_CHECKING:
     from booking_worker.app import Application
+    from booking_worker.config import Settings
+    from booking_worker.sandbox.server import Sandbox
+    from booking_worker.supervisor.supervisor import Supervisor
 
 ReadyFile = Annotated[
     Path | None,
@@ -27,6 +31,7 @@ EXAMPLES = examples(
     "booking-worker serve --sandbox                # everything it needs, on this machine",
     "GRPC_PORT=6000 LOG_FORMAT=console booking-worker serve --sandbox",
     "GRPC_BOOKING_SERVICE_ENDPOINT=bookings:50058 booking-worker serve",
+    "booking-worker serve --processes 4            # on four cores",
 )
 
 
@@ -36,42 +41,74 @@ def serve(
         bool,
         typer.Option("--sandbox", help="Bring stand-ins of the services that it calls, too."),
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="How many processes share the work and the ports."),
+    ] = 1,
     ready_file: ReadyFile = None,
+    child: Annotated[bool, typer.Option("--child", hidden=True)] = False,
 ) -> None:
     """Run the service until it is told to stop.
 
     SIGTERM or Ctrl-C lets it finish what it has in hand; a second one ends it at once.
     Nothing is lost either way. `booking-worker config` lists the settings.
+
+    With --processes, WORKER_POOL_SIZE is what all of them work on together, and health and
+    metrics speak for all. A connection stays with one process: a gateway should open several.
+    One that ends is started again; kill -TERM it to have it replaced.
     """
-    from booking_worker import app
     from booking_worker.cli.output import write_ready_file
     from booking_worker.config import load
 
+    if child:
+        from booking_worker.supervisor import member
+
+        raise typer.Exit(member.run())
     settings = load()
 
-    def on_ready(application: Application) -> None:
+    def on_ready(service: Application | Supervisor, pids: Sequence[int] = ()) -> None:
         # Standard output is the audit log's, unless a person reads it.
         to_stderr = settings.audit_log == "stdout" and not sys.stdout.isatty()
-        typer.echo(_welcome(application, sandbox=sandbox), err=to_stderr)
+        typer.echo(_welcome(service, processes, sandbox=sandbox), err=to_stderr)
         if ready_file is not None:
-            write_ready_file(ready_file, _facts(application))
+            write_ready_file(ready_file, _facts(service) | ({"pids": pids} if pids else {}))
 
-    raise typer.Exit(app.run(settings, sandbox=sandbox, on_ready=on_ready))
+    if processes == 1:
+        from booking_worker import app
+
+        raise typer.Exit(app.run(settings, sandbox=sandbox, on_ready=on_ready))
+    from booking_worker.supervisor import supervisor
+
+    raise typer.Exit(
+        supervisor.run(
+            settings,
+            processes,
+            sandbox=_sandbox(settings) if sandbox else None,
+            on_ready=lambda service: on_ready(service, service.pids),
+        )
+    )
 
 
-def _facts(application: Application) -> dict[str, object]:
+def _sandbox(settings: Settings) -> Sandbox:
+    # Not above: what the sandbox needs takes more memory than all else of a supervisor.
+    from booking_worker.app import make_sandbox
+
+    return make_sandbox(settings)
+
+
+def _facts(service: Application | Supervisor) -> dict[str, object]:
     return {
         "pid": os.getpid(),
-        "grpc_port": application.grpc_port,
-        "http_port": application.http_port,
-        "metrics_port": application.metrics_port,
-        "data_dir": str(application.settings.data_dir.absolute()),
+        "grpc_port": service.grpc_port,
+        "http_port": service.http_port,
+        "metrics_port": service.metrics_port,
+        "data_dir": str(service.settings.data_dir.absolute()),
     }
 
 
-def _welcome(application: Application, *, sandbox: bool) -> str:
-    settings = application.settings
-    grpc, http = application.grpc_port, application.http_port
+def _welcome(service: Application | Supervisor, processes: int, *, sandbox: bool) -> str:
+    settings = service.settings
+    grpc, http = service.grpc_port, service.http_port
     default_port = type(settings).model_fields["grpc_port"].default
     at = "" if grpc == default_port else f" --address localhost:{grpc}"
     tls = " (TLS)" if settings.grpc_tls_cert else ""
@@ -82,10 +119,13 @@ def _welcome(application: Application, *, sandbox: bool) -> str:
         f"  gRPC       localhost:{grpc}{tls}, with reflection",
         f"  health     http://localhost:{http}/healthz, /livez and /readyz",
     ]
-    if application.metrics_port is not None:
-        lines.append(f"  metrics    http://localhost:{application.metrics_port}/metrics")
+    if service.metrics_port is not None:
+        lines.append(f"  metrics    http://localhost:{service.metrics_port}/metrics")
+    if processes > 1:
+        workers = settings.worker_pool_size
+        lines.append(f"  processes  {processes}, with {workers} workers between them")
     lines += [
-        f"  data       {settings.data_dir.absolute()}, {application.engine_description}",
+        f"  data       {settings.data_dir.absolute()}, {service.engine_description}",
         f"  audit log  {settings.audit_log}",
         f"  booking    {settings.grpc_booking_service_endpoint}",
         f"  tickets    {settings.grpc_ticket_service_endpoint or 'not configured'}",

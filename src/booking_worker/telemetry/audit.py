@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
+import stat
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +42,7 @@ class AuditLog:
         self._descriptor: int | None = None
         self._writer: ThreadPoolExecutor | None = None
         self._torn = False
+        self._is_file = True
         self._records: list[bytes] = []
         self._flushing: asyncio.Task[None] | None = None
 
@@ -63,6 +66,7 @@ class AuditLog:
                 f" {error.strerror or error}; takes stdout, off, or the path of a file"
             )
             raise InvalidSettings([problem]) from None
+        self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="audit")
 
     async def stop(self) -> None:
@@ -125,10 +129,21 @@ class AuditLog:
         assert self._descriptor is not None  # noqa: S101 - open as long as the writer lives
         rest = memoryview(b"\n" + data if self._torn else data)
         while rest:
-            written = os.write(self._descriptor, rest)
+            written = os.write(self._descriptor, rest[: self._undivided(rest)])
             # Should the next write fail, half a line stands there; it gets a line of its own.
             self._torn = rest[written - 1] != ord("\n")
             rest = rest[written:]
+
+    def _undivided(self, data: memoryview) -> int:
+        """How many bytes to write at once, so that lines of other processes don't come between.
+
+        A file takes everything; a pipe as many whole lines as PIPE_BUF has room for, and may
+        tear a line that is longer.
+        """
+        if self._is_file or len(data) <= select.PIPE_BUF:
+            return len(data)
+        end = bytes(data[: select.PIPE_BUF]).rfind(b"\n") + 1
+        return end or bytes(data).find(b"\n") + 1
 
 
 def _lines(changes: Sequence[Change]) -> bytes:

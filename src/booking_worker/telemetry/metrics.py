@@ -115,9 +115,9 @@ class Metrics:
 class MetricsServer:
     """Serves ``/metrics`` from a thread of its own, so that a busy loop still shows its figures."""
 
-    def __init__(self, metrics: Metrics, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104
+    def __init__(self, registry: CollectorRegistry, port: int, host: str = "0.0.0.0") -> None:  # noqa: S104
         """``port`` 0 is any free one; every address of this machine answers, unless given."""
-        self._metrics = metrics
+        self._registry = registry
         self._wanted = port
         self._host = host
         self._running: tuple[WSGIServer, Thread] | None = None
@@ -134,7 +134,7 @@ class MetricsServer:
             InvalidSettings: METRICS_PORT cannot be had.
         """
         try:
-            self._running = start_http_server(self._wanted, self._host, self._metrics.registry)
+            self._running = start_http_server(self._wanted, self._host, self._registry)
         except OSError as error:
             problem = (
                 f"METRICS_PORT: got {self._wanted}, which cannot be had: {error.strerror};"

@@ -75,7 +75,7 @@ def read(port: int) -> str:
 async def test_metrics_are_served():
     metrics = Metrics()
     metrics.items_processed.labels("reserve", "held").inc(3)
-    server = MetricsServer(metrics, 0, "127.0.0.1")
+    server = MetricsServer(metrics.registry, 0, "127.0.0.1")
     await server.start()
     try:
         text = await asyncio.to_thread(read, server.port)
@@ -90,23 +90,23 @@ async def test_metrics_are_served():
 
 
 async def test_stop_frees_the_port_and_may_be_repeated():
-    server = MetricsServer(Metrics(), 0, "127.0.0.1")
+    server = MetricsServer(Metrics().registry, 0, "127.0.0.1")
     await server.stop()
     await server.start()
     port = server.port
     await server.stop()
     await server.stop()
     assert server.port == 0
-    again = MetricsServer(Metrics(), port, "127.0.0.1")
+    again = MetricsServer(Metrics().registry, port, "127.0.0.1")
     await again.start()
     assert again.port == port
     await again.stop()
 
 
 async def test_a_port_in_use_is_an_error_that_names_the_setting():
-    first = MetricsServer(Metrics(), 0, "127.0.0.1")
+    first = MetricsServer(Metrics().registry, 0, "127.0.0.1")
     await first.start()
-    second = MetricsServer(Metrics(), first.port, "127.0.0.1")
+    second = MetricsServer(Metrics().registry, first.port, "127.0.0.1")
     with pytest.raises(InvalidSettings, match=rf"METRICS_PORT: got {first.port}, .* takes"):
         await second.start()
     await second.stop()

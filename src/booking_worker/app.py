@@ -359,8 +359,10 @@ async def _serve(
     asked_to_stop = asyncio.Event()
 
     def on_signal(number: int) -> None:
-        if asked_to_stop.is_set() and shared is None:
-            os._exit(128 + number)
+        if asked_to_stop.is_set():
+            if shared is None:
+                os._exit(128 + number)
+            return
         log.info("stopping", signal=signal.Signals(number).name)
         asked_to_stop.set()
 

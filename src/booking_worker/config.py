@@ -1,6 +1,6 @@
 """Every setting, read once at the start: defaults, then ``.env``, then the environment.
 
-Only app, supervisor and cli import this; inside, everything gets values. ``env.example`` lists the same.
+Only app and cli import this; inside, everything gets values. ``env.example`` lists the same.
 Durations and seconds are floats in seconds here, whatever they are written as.
 """
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ class Served(Replica):
         ports = tuple(facts[f"{name}_port"] for name in ("grpc", "http", "metrics"))
         super().__init__("service", process, ports, process.output)  # type: ignore[arg-type]
         self._popen = process._process
+        self.pids: list[int] = facts.get("pids", [])
+        """Of its processes, where it has several."""
 
     @property
     def is_alive(self) -> bool:
@@ -58,6 +61,11 @@ class Served(Replica):
         await wait_until(lambda: not self.is_alive, timeout=20)
         await self.channel.close()
 
+    async def health(self) -> dict[str, Any]:
+        """What /healthz answers."""
+        answer: dict[str, Any] = json.loads(await self._page(self.http_port, "/healthz"))
+        return answer
+
     async def ready(self) -> int:
         """What /readyz answers."""
 
@@ -78,10 +86,17 @@ class Served(Replica):
 class ServedShop(Shop):
     """A shop whose one service is the command, in processes that can be killed."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], tickets: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        tickets: int,
+        arguments: Sequence[str] = ("serve",),
+    ) -> None:
         self._data_dir = DataDir(directory / "data")
         super().__init__(EmbeddedEngine(directory / "data"), directory, tickets)
         self._process: BookingWorkerProcess | None = None
+        self._arguments = arguments
         self._environment = dict(environment)
 
     async def serve(self, **settings: object) -> Served:
@@ -101,7 +116,9 @@ class ServedShop(Shop):
                 **settings,
             }
             environment = self._environment | {name: str(value) for name, value in given.items()}
-            self._process = BookingWorkerProcess("service", ["serve"], environment, self.directory)
+            self._process = BookingWorkerProcess(
+                "service", self._arguments, environment, self.directory
+            )
         facts = await self._process.start()
         for name in ("grpc_port", "http_port", "metrics_port"):
             self._process.environment[name.upper()] = str(facts[name])

@@ -12,6 +12,7 @@ import pytest
 
 from booking_worker.api.grpc_server import GrpcServer, Tls, Transport
 from booking_worker.api.health import Health
+from booking_worker.api.listening import reserve
 from booking_worker.domain.errors import InvalidSettings
 from booking_worker.telemetry.metrics import Metrics
 from tests.support.api import CERTIFICATES, TRANSPORTS
@@ -56,6 +57,28 @@ async def test_a_port_that_is_taken_is_said_by_the_name_of_its_setting(transport
     third = server(transport, first.port)
     await third.start()
     await third.stop()
+
+
+@every_transport
+async def test_a_reserved_port_is_shared_and_a_service_of_its_own_does_not_get_it(
+    transport: Transport,
+):
+    with reserve("GRPC_PORT", 0) as reserved:
+        port = reserved.getsockname()[1]
+        sharing = [
+            GrpcServer([], Health({}), Metrics(), port, shared=True, transport=transport)
+            for _ in range(2)
+        ]
+        for one in sharing:
+            await one.start()
+        assert [one.port for one in sharing] == [port, port]
+        alone = GrpcServer([], Health({}), Metrics(), port, transport=transport)
+        with pytest.raises(InvalidSettings, match=rf"GRPC_PORT: got {port}, .*free port"):
+            await alone.start()
+        await sharing[0].stop()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await channel.channel_ready()
+        await sharing[1].stop()
 
 
 @every_transport

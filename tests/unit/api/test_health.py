@@ -129,6 +129,12 @@ async def test_ready_is_from_the_start_until_the_shutdown_unless_unhealthy():
     assert await health.why_not_ready() == "shutting down"
 
 
+async def test_what_is_only_degraded_is_no_reason_not_to_be_ready():
+    health = Health({"a": Switch(WEAK), "b": Switch(DOWN)}, Clock())
+    health.serve()
+    assert await health.why_not_ready() == "b is unhealthy: gone"
+
+
 async def test_the_engine_is_healthy_while_it_answers():
     async def answers() -> int:
         return 1

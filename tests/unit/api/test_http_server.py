@@ -7,6 +7,7 @@ import pytest
 
 from booking_worker.api.health import Finding, Grade, Health
 from booking_worker.api.http_server import HttpServer
+from booking_worker.api.listening import reserve
 from booking_worker.domain.errors import InvalidSettings
 
 
@@ -76,6 +77,19 @@ async def test_a_port_that_is_taken_is_said_by_the_name_of_its_setting(service: 
     with pytest.raises(InvalidSettings, match=rf"HTTP_PORT: got {service.server.port}, which"):
         await second.start()
     await second.stop()
+
+
+async def test_a_reserved_port_is_shared():
+    with reserve("HTTP_PORT", 0) as reserved:
+        port = reserved.getsockname()[1]
+        servers = [HttpServer(Health({}), port, shared=True) for _ in range(2)]
+        for server in servers:
+            await server.start()
+        assert [server.port for server in servers] == [port, port]
+        with pytest.raises(InvalidSettings):
+            await HttpServer(Health({}), port).start()
+        for server in servers:
+            await server.stop()
 
 
 async def test_every_interface_is_listened_on_and_stopping_twice_is_stopping():

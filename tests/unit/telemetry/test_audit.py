@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 import threading
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,71 @@ async def test_changes_of_one_call_are_one_write(tmp_path: Path, monkeypatch: py
     assert len(writes) == 1
     await audit.stop()
     assert [line["seq"] for line in lines(tmp_path / "audit")] == list(range(500))
+
+
+class Pipe:
+    """A pipe that several audit logs write to, each as a process would."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "pipe"
+        os.mkfifo(self.path)
+        self.end = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(self.end, True)
+        self.probe = os.open(self.path, os.O_WRONLY)
+
+    def read(self) -> list[bytes]:
+        """All lines, once all writers are gone."""
+        with os.fdopen(self.end, "rb") as pipe:
+            return pipe.readlines()
+
+    def is_full(self) -> bool:
+        """Whether who writes now has to wait."""
+        return not select.select([], [self.probe], [], 0)[1]
+
+
+async def write_at_once(pipe: Pipe, **facts: Any) -> list[bytes]:
+    """What arrives when two write 1,000 lines each, and both are held up by a full pipe."""
+    audits = [AuditLog(str(pipe.path)) for _ in range(2)]
+    writing = []
+    for audit in audits:
+        await audit.start()
+        lines = [change(n, **facts) for n in range(1000)]
+        writing.append(asyncio.create_task(audit.write(lines)))
+        await wait_until(pipe.is_full)
+    os.close(pipe.probe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read))
+    await asyncio.gather(*writing)
+    for audit in audits:
+        await audit.stop()
+    return await reading
+
+
+async def test_lines_of_several_processes_into_one_pipe_do_not_mix(tmp_path: Path):
+    found = [orjson.loads(line)["seq"] for line in await write_at_once(Pipe(tmp_path))]
+    assert sorted(found) == sorted([*range(1000), *range(1000)])
+
+
+async def test_they_would_if_a_batch_were_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(AuditLog, "_undivided", lambda _self, data: len(data))
+    torn = 0
+    for line in await write_at_once(Pipe(tmp_path)):
+        try:
+            orjson.loads(line)
+        except orjson.JSONDecodeError:
+            torn += 1
+    assert torn
+
+
+async def test_a_line_that_is_longer_than_a_pipe_takes_undivided_arrives_too(tmp_path: Path):
+    pipe = Pipe(tmp_path)
+    audit = AuditLog(str(pipe.path))
+    await audit.start()
+    await audit.write([change(1), change(2, why="x" * 10_000), change(3)])
+    await audit.stop()
+    os.close(pipe.probe)
+    assert [orjson.loads(line)["seq"] for line in pipe.read()] == [1, 2, 3]
 
 
 async def test_lines_are_appended_to_what_is_there(tmp_path: Path):

@@ -87,6 +87,7 @@ def connections(pid: int) -> int:
 async def test_both_serve_from_the_same_ports(sale: ServedShop):
     service = await sale.serve()
     assert sorted(children(service)) == sorted(service.pids)
+    assert service.logged("processes  2, with 10 workers between them") == 1
     before = {pid: connections(pid) for pid in service.pids}
     address = f"127.0.0.1:{service.grpc_port}"
     own = [("grpc.use_local_subchannel_pool", 1)]

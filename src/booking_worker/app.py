@@ -33,9 +33,14 @@ from booking_worker.api.operations import Operations
 from booking_worker.api.progress import LineWatch
 from booking_worker.api.queue_service import QueueService
 from booking_worker.config import Settings
+from booking_worker.config.engines import engine_of, needs_of
 from booking_worker.domain.model import Change
-from booking_worker.engine.durability import log_durability, read_durability
-from booking_worker.engine.embedded import EmbeddedEngine
+from booking_worker.engine.durability import (
+    Durability,
+    insist,
+    log_durability,
+    read_durability,
+)
 from booking_worker.engine.engine import Engine
 from booking_worker.intake.direct import DirectIntake
 from booking_worker.lifecycle import Part
@@ -117,9 +122,8 @@ class Application:
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._metrics = Metrics()
         self._audit = AuditLog(settings.audit_log, self._metrics.audit_gap.inc)
-        self._engine = (shared.engine if shared else None) or EmbeddedEngine(
-            settings.data_dir, settings.engine_fsync
-        )
+        self._engine = (shared.engine if shared else None) or engine_of(settings)
+        self._durability: Durability | None = None
         self._services = Services(
             settings.grpc_booking_service_endpoint,
             settings.grpc_ticket_service_endpoint,
@@ -221,7 +225,7 @@ class Application:
         }
 
     async def _check_durability(self) -> Finding:
-        durability = await read_durability(self._client)
+        durability = await read_durability(self._client, needs_of(self.settings))
         if durability.sound:
             return Finding(Grade.HEALTHY, f"{durability.version}: {durability.loss_window}")
         return Finding(Grade.DEGRADED, "; ".join(durability.warnings))
@@ -280,14 +284,16 @@ class Application:
 
     @property
     def engine_description(self) -> str:
-        """What engine runs, and how durable it is."""
-        return self._engine.description
+        """What engine runs, and, once started, how durable it is."""
+        if self._durability is None:
+            return self._engine.description
+        return f"{self._engine.description}; loss at a crash: {self._durability.loss_window}"
 
     async def start(self) -> None:
         """Start every part; when it returns, the service is ready."""
         try:
             await self._start(self._audit, self._engine, self._sandbox)
-            log_durability(await read_durability(self._client))
+            await self._weigh_engine()
             # Those behind come first: nothing is taken at the door that nobody works on.
             await self._start(self._services, self._notifier, self._feed)
             await self._start(self._capacity, self._pool, self._timeouts, self._wake)
@@ -303,6 +309,12 @@ class Application:
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         log.info("ready", grpc_port=self.grpc_port, http_port=self.http_port)
+
+    async def _weigh_engine(self) -> None:
+        self._durability = await read_durability(self._client, needs_of(self.settings))
+        log_durability(self._durability)
+        if self.settings.engine == "redis" and self.settings.redis_strict:
+            insist(self._durability)
 
     async def _start(self, *parts: Part | None) -> None:
         for part in parts:

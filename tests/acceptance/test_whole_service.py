@@ -43,7 +43,7 @@ async def test_killed_twice_in_the_midst_of_a_sale_nothing_is_lost_and_nothing_t
     sale: ServedShop,
 ):
     sale.sandbox.booking_faults.latency_ms = 20
-    service = await sale.serve(WORKER_LEASE_SECONDS=1)
+    service = await sale.serve(WORKER_LEASE_SECONDS=1, PEER_TIMEOUT_SECONDS=0.5)
     ids = await sale.join_many(BUYERS)
     await wait_until(lambda: sale.ledger().creates >= 10)
     await service.kill()
@@ -92,7 +92,7 @@ async def unavailable_in_time(service: Served, item_id: str, user_id: str) -> No
 
 
 async def test_without_its_engine_it_says_so_within_2_s_and_recovers_by_itself(sale: ServedShop):
-    service = await sale.serve(WORKER_LEASE_SECONDS=1)
+    service = await sale.serve(WORKER_LEASE_SECONDS=1, PEER_TIMEOUT_SECONDS=0.5)
     ids = await sale.join_many(BUYERS)
     await sale.until(Status.AWAITING_PAYMENT, ids[:TICKETS])
     assert await service.ready() == 200
@@ -131,7 +131,7 @@ async def test_told_to_end_under_load_it_exits_0_and_leaves_nothing_running(sale
 
 async def test_told_twice_it_ends_at_once(sale: ServedShop):
     sale.sandbox.booking_faults.latency_ms = 20_000
-    service = await sale.serve(WORKER_LEASE_SECONDS=1, PEER_TIMEOUT_SECONDS=20)
+    service = await sale.serve(WORKER_LEASE_SECONDS=3, PEER_TIMEOUT_SECONDS=2.5)
     await sale.join_many(5)
     await sale.until(Status.PROCESSING)
     service.terminate()

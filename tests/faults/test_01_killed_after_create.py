@@ -10,7 +10,8 @@ from booking_worker.domain.model import Status
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
-LEASE_SECONDS = 0.6
+LEASE_SECONDS = 1.5
+SETTINGS = {"worker_lease_seconds": LEASE_SECONDS, "peer_timeout_seconds": 1}
 ACTED_ON_WITHIN_SECONDS = 1.0
 SLACK_SECONDS = 1.5  # of a machine that is busy with other things
 
@@ -20,9 +21,9 @@ async def killed_after_create(shop: Shop, *without: str) -> tuple[list[str], flo
 
     Answers who is in line, and when the worker was killed.
     """
-    other = await shop.open(*without, worker_lease_seconds=LEASE_SECONDS)
+    other = await shop.open(*without, **SETTINGS)
     other.freeze()
-    doomed = await shop.open(*without, worker_lease_seconds=LEASE_SECONDS, worker_pool_size=3)
+    doomed = await shop.open(*without, **SETTINGS, worker_pool_size=3)
     shop.sandbox.booking_faults.lost_answer_rate = 1
     shop.sandbox.booking_faults.hang_share = 1
     ids = await shop.join_many(5, via=doomed)

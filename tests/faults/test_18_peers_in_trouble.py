@@ -167,7 +167,7 @@ async def three_are_sold_as_five(shop: Shop, *without: str, heals: bool = True) 
     shop.sandbox.ticket_faults.overstate = 2
     # So long that it is healed between a refusal and its answer.
     shop.sandbox.booking_faults.latency_ms = 400 if heals else 0
-    await shop.open(*without, **{**SETTINGS, "peer_timeout_seconds": 5})
+    await shop.open(*without, **{**SETTINGS, "peer_timeout_seconds": 1.5})
     await shop.join_many(8)
     await wait_until(lambda: shop.ledger().refusals, every=0.005)
     if heals:

@@ -104,7 +104,9 @@ async def test_it_is_missed_until_its_lease_ends_without_handing_back(shop: Shop
 
 
 async def test_a_second_sigterm_ends_it_at_once_and_nothing_is_lost(shop: Shop):
-    ids = await under_load(shop, 15_000, shutdown_grace_seconds=20, worker_lease_seconds=1)
+    ids = await under_load(
+        shop, 15_000, shutdown_grace_seconds=20, worker_lease_seconds=3, peer_timeout_seconds=2.5
+    )
     (replica,) = shop.replicas
     replica.terminate()
     await wait_until(lambda: replica.logged('"stopping"'))

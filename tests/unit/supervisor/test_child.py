@@ -31,7 +31,9 @@ def sent(message: dict[str, Any]) -> dict[str, Any]:
         {
             "data_dir": "/somewhere/else",
             "queue_cleanup_interval": "1m30s",
-            "worker_lease_seconds": "2.5",
+            "worker_lease_seconds": "7.5",
+            "redis_password": "secret",
+            "redis_lock_nodes": "one:1, [::1]:2",
             "metrics_enabled": "false",
             "grpc_ticket_service_endpoint": "",
         },

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from booking_worker.telemetry import logs
-from tests.support.engines import EngineFactory, SharedEngine, engine_factories, left_out
+from tests.support.engines import EngineFactory, Engines, Shared, engine_factories, left_out
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,22 +28,27 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"engines: {names}", *left_out()]
 
 
-@pytest.fixture(scope="session", params=engine_factories(), ids=lambda factory: factory.name)
-def engine(request: pytest.FixtureRequest) -> Iterator[SharedEngine]:
+@pytest.fixture(scope="session")
+def engines() -> Iterator[Engines]:
+    """The engines that tests share, of any kind."""
+    made = Engines()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session", params=engine_factories(), ids=lambda kind: kind.name)
+def engine(request: pytest.FixtureRequest, engines: Engines) -> Shared:
     """One running server for the session; every test that asks for it runs on each program.
 
     A long test that need not do so says
-    ``@pytest.mark.parametrize("engine", FIRST_ENGINE, indirect=True)``.
+    ``@pytest.mark.parametrize("engine", FIRST_ENGINE, indirect=True)``; the tests of the queue
+    run on more (QUEUE_ENGINES).
     """
-    shared = SharedEngine(request.param, Path(tempfile.mkdtemp(prefix="bw-engine-")))
-    shared.start()
-    yield shared
-    shared.stop()
-    shutil.rmtree(shared.engine.data_dir)
+    return engines.get(request.param)
 
 
 @pytest.fixture
-async def redis_client(engine: SharedEngine) -> AsyncIterator[Redis]:
+async def redis_client(engine: Shared) -> AsyncIterator[Redis | RedisCluster]:
     """A client on the engine, with nothing in the database."""
     async with engine.client() as client:
         await client.flushall()

@@ -23,13 +23,15 @@ from hypothesis.stateful import (
 from tests.model.promises import PromiseBroken
 from tests.model.sale import Choose, PartedWays, Session
 from tests.model.whole_sale import WholeSale
-from tests.support.engines import FIRST_ENGINE, SharedEngine
+from tests.support.engines import EXTERNAL_ENGINES, FIRST_ENGINE, Shared
 
 STEPS_EACH = 50
 USUAL_STEPS = 5_200
 LEAST_STEPS = 5_000
 MOST_STEPS = 10_000
 """By then a guard that is switched off must have been noticed."""
+STEPS_THERE = 1_000
+"""On engines that run the same scripts, elsewhere."""
 
 on_one_engine = pytest.mark.parametrize(
     "engine", FIRST_ENGINE, indirect=True, ids=lambda made: made.name
@@ -73,7 +75,7 @@ def runner() -> Iterator[asyncio.Runner]:
 @on_one_engine
 @pytest.mark.timeout(0)
 def test_the_queue_is_what_the_design_says(
-    engine: SharedEngine, runner: asyncio.Runner, pytestconfig: pytest.Config
+    engine: Shared, runner: asyncio.Runner, pytestconfig: pytest.Config
 ):
     """The same steps each time; by ``--model-steps N`` others, whose seed is told on failure."""
     wanted: int = pytestconfig.getoption("--model-steps")
@@ -97,7 +99,7 @@ def test_the_queue_is_what_the_design_says(
     assert wanted or session.steps >= LEAST_STEPS
 
 
-def walk(engine: SharedEngine, runner: asyncio.Runner, steps: int, **how: Any) -> Session:
+def walk(engine: Shared, runner: asyncio.Runner, steps: int, **how: Any) -> Session:
     """The same sales, chosen at random by a fixed seed: quick, and nothing is shortened."""
     session = Session(runner, engine.client(), **how)
     chance = random.Random(7)
@@ -115,10 +117,15 @@ def walk(engine: SharedEngine, runner: asyncio.Runner, steps: int, **how: Any) -
 
 
 @on_one_engine
-def test_at_random_it_is_as_well(engine: SharedEngine, runner: asyncio.Runner):
+def test_at_random_it_is_as_well(engine: Shared, runner: asyncio.Runner):
     """Without a guard switched off nothing is found, by the walk that finds all of them below."""
     assert walk(engine, runner, 1_000).steps >= 1_000
     assert walk(engine, runner, 500, compare=False).steps >= 500
+
+
+@pytest.mark.parametrize("engine", EXTERNAL_ENGINES, indirect=True, ids=lambda made: made.name)
+def test_it_is_as_well_on_servers_of_ones_own(engine: Shared, runner: asyncio.Runner):
+    assert walk(engine, runner, STEPS_THERE).steps >= STEPS_THERE
 
 
 def patched(name: str, guard: str, without: str) -> dict[str, str]:
@@ -171,7 +178,7 @@ GUARDS: dict[str, tuple[int, str, str, str, dict[str, int]]] = {
 @on_one_engine
 @pytest.mark.parametrize("guard", GUARDS)
 def test_without_a_guard_its_promise_is_seen_to_break(
-    engine: SharedEngine, runner: asyncio.Runner, guard: str
+    engine: Shared, runner: asyncio.Runner, guard: str
 ):
     number, name, text, without, focus = GUARDS[guard]
     scripts = patched(name, text, without)
@@ -196,7 +203,7 @@ RULES: dict[str, tuple[str, str, str, dict[str, int]]] = {
 @on_one_engine
 @pytest.mark.parametrize("name", RULES)
 def test_with_another_rule_the_reference_disagrees(
-    engine: SharedEngine, runner: asyncio.Runner, name: str
+    engine: Shared, runner: asyncio.Runner, name: str
 ):
     *patch, focus = RULES[name]
     with pytest.raises(AssertionError):

@@ -10,8 +10,15 @@ from redis.asyncio import Redis
 
 from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.clock import Clock
+from tests.support.engines import QUEUE_ENGINES, Engines, Shared
 from tests.support.stage import Stage
 from tests.support.wait import wait_until
+
+
+@pytest.fixture(scope="session", params=QUEUE_ENGINES, ids=lambda kind: kind.name)
+def queue_engine(request: pytest.FixtureRequest, engines: Engines) -> Shared:
+    """Each kind of engine that the service runs on; imported as ``engine``."""
+    return engines.get(request.param)
 
 
 @pytest.fixture

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from tests.support.engines import SharedEngine, engine_factories
+from tests.support.engines import FIRST_ENGINE, Engines, Shared, SharedEngine
 from tests.support.shop import Shop
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[SharedEngine]:
+def engine(engines: Engines) -> Shared:
     """One running server: what a fault does to the service does not hang on the server's make."""
-    shared = SharedEngine(engine_factories()[0], Path(tempfile.mkdtemp(prefix="bw-shop-")))
-    shared.start()
-    yield shared
-    shared.stop()
-    shutil.rmtree(shared.engine.data_dir)
+    return engines.get(FIRST_ENGINE[0])
 
 
 @pytest.fixture

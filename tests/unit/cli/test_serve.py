@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from booking_worker.proto import booking_worker_pb2, booking_worker_pb2_grpc
+from tests.support.engines import EXTERNAL_ENGINES, STANDALONE, Engines, ServersKind, settings_of
 from tests.support.processes import child_environment
 from tests.support.wait import wait_until
 from tests.unit.cli.conftest import Command
@@ -80,6 +81,18 @@ def free_port() -> int:
         return port
 
 
+def free_ports() -> dict[str, str]:
+    """For the service and its sandbox, which stands where the settings say."""
+    return {
+        "GRPC_PORT": "0",
+        "HTTP_PORT": "0",
+        "METRICS_PORT": "0",
+        "GRPC_BOOKING_SERVICE_ENDPOINT": f"localhost:{free_port()}",
+        "GRPC_TICKET_SERVICE_ENDPOINT": f"localhost:{free_port()}",
+        "GRPC_REALTIME_SERVICE_ENDPOINT": f"localhost:{free_port()}",
+    }
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return child_environment(tmp_path_factory)
@@ -91,19 +104,7 @@ def service(
 ) -> Iterator[Running]:
     """One service with its sandbox for the module: starting it is what takes time."""
     directory = tmp_path_factory.mktemp("service")
-    running = Running(
-        environment,
-        directory,
-        "serve",
-        "--sandbox",
-        GRPC_PORT="0",
-        HTTP_PORT="0",
-        METRICS_PORT="0",
-        # The sandbox stands where the settings say.
-        GRPC_BOOKING_SERVICE_ENDPOINT=f"localhost:{free_port()}",
-        GRPC_TICKET_SERVICE_ENDPOINT=f"localhost:{free_port()}",
-        GRPC_REALTIME_SERVICE_ENDPOINT=f"localhost:{free_port()}",
-    )
+    running = Running(environment, directory, "serve", "--sandbox", **free_ports())
     try:
         running.facts()
         yield running
@@ -176,6 +177,53 @@ def test_a_port_that_is_taken_is_told_by_the_settings_name(
     second.end()
     assert f"Error: HTTP_PORT: got {port}" in second.err
     assert "Traceback" not in second.err
+
+
+@pytest.mark.parametrize("kind", EXTERNAL_ENGINES, ids=lambda kind: kind.name)
+def test_on_servers_of_ones_own_it_says_what_may_be_lost(
+    engines: Engines,
+    kind: ServersKind,
+    environment: Environment,
+    tmp_path: Path,
+    command: Command,
+):
+    settings = settings_of(engines.get(kind).made) | free_ports() | {"REDIS_STRICT": "false"}
+    service = Running(environment, tmp_path, "serve", "--sandbox", **settings)
+    try:
+        address = join(service, "ann")
+        status = command("queue", "status", "concert", "--json", "--address", address)
+        health = command("check", "--json", "--address", address)
+    finally:
+        code = service.end()
+    assert code == 0, service.err
+    assert status.json["joined"] >= 1
+    assert "loss at a crash: everything, whenever the engine ends" in service.err
+    (durability,) = (one for one in health.json["findings"] if one["about"] == "durability")
+    assert durability["grade"] == "wrong"
+    assert "set appendonly yes" in durability["says"]
+
+
+def test_a_server_that_keeps_nothing_is_refused(
+    engines: Engines, environment: Environment, tmp_path: Path
+):
+    settings = settings_of(engines.get(STANDALONE).made) | free_ports()
+    service = Running(environment, tmp_path, "serve", "--sandbox", **settings)
+    assert service.process.wait(STARTS_WITHIN) == 1
+    service.end()
+    assert "set appendonly yes" in service.err
+    assert "or set REDIS_STRICT=false" in service.err
+    assert "Traceback" not in service.err
+
+
+def test_a_server_that_is_not_there_is_told_without_a_traceback(
+    environment: Environment, tmp_path: Path
+):
+    settings = {"ENGINE": "redis", "REDIS_PORT": str(free_port())} | free_ports()
+    service = Running(environment, tmp_path, "serve", "--sandbox", **settings)
+    assert service.process.wait(STARTS_WITHIN) == 1
+    service.end()
+    assert "see REDIS_HOST, REDIS_PORT and REDIS_TLS" in service.err
+    assert "Traceback" not in service.err
 
 
 def test_the_sandbox_alone_says_where_it_is_and_keeps_its_ledger(

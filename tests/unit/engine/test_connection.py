@@ -1,9 +1,18 @@
 from __future__ import annotations
 
 import pytest
-from redis.asyncio import Redis, UnixDomainSocketConnection
+from redis.asyncio import Connection, Redis, UnixDomainSocketConnection
 
-from booking_worker.engine.connection import HiredisConnection
+from booking_worker.engine.connection import (
+    HiredisConnection,
+    MasterConnection,
+    MasterTlsConnection,
+    TcpConnection,
+    TlsConnection,
+    ToSentinel,
+    ToSentinelTls,
+)
+from tests.support.engines import EXTERNAL_ENGINES, Engines, ServersKind
 
 
 @pytest.mark.parametrize(
@@ -25,3 +34,32 @@ def test_it_writes_what_redis_py_writes(command: tuple[str | bytes | float, ...]
 async def test_the_engines_clients_use_it(redis_client: Redis):
     assert redis_client.connection_pool.connection_class is HiredisConnection
     assert await redis_client.config_get("maxmemory")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        TcpConnection,
+        TlsConnection,
+        MasterConnection,
+        MasterTlsConnection,
+        ToSentinel,
+        ToSentinelTls,
+    ],
+)
+def test_all_others_write_the_same(made: type[Connection]):
+    more = {"connection_pool": None} if made in {MasterConnection, MasterTlsConnection} else {}
+    ours, theirs = made(**more), HiredisConnection(path="/nowhere")
+    command = ("SCRIPT LOAD", "ü", b"\x00\xff", 12, 1.5, "")
+    assert ours.pack_command(*command) == theirs.pack_command(*command)
+
+
+@pytest.mark.parametrize("kind", EXTERNAL_ENGINES, ids=lambda kind: kind.name)
+async def test_each_kind_of_engine_is_spoken_to_by_them(engines: Engines, kind: ServersKind):
+    async with engines.get(kind).client() as client:
+        await client.set("key", "value")
+        if isinstance(client, Redis):
+            used = {client.connection_pool.connection_class}
+        else:
+            used = {type(one) for node in client.get_nodes() for one in node._connections}
+        assert used in ({TcpConnection}, {MasterConnection})

@@ -7,12 +7,25 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from structlog.testing import capture_logs
 
-from booking_worker.engine.durability import judge, log_durability, read_durability
-from tests.support.engines import EngineFactory
+from booking_worker.domain.errors import EngineFailed, EngineUnavailable
+from booking_worker.engine.durability import (
+    Needs,
+    insist,
+    judge,
+    log_durability,
+    read_durability,
+)
+from tests.support.engines import CLUSTER, EngineFactory, Engines, SharedServers, engine_on
+from tests.support.servers import Cluster, sentinel, standalone
+from tests.support.wait import wait_until
 
+NEEDS = Needs(replicas=2, aof=True)
+EVERYSEC = {"appendfsync": "everysec", "save": ""}
+ALWAYS = {"appendfsync": "always", "save": ""}
 GOOD: dict[str, Any] = {
     "aof_enabled": 1,
     "aof_last_write_status": "ok",
@@ -59,36 +72,151 @@ async def test_what_was_set_otherwise_meanwhile_is_seen(redis_client: Redis) -> 
 @pytest.mark.parametrize(
     "change, word",
     [
-        ({"maxmemory_policy": "volatile-ttl"}, "volatile-ttl"),
-        ({"aof_enabled": 0}, "appendonly is off"),
-        ({"aof_last_write_status": "err"}, "disk full"),
+        ({"maxmemory_policy": "volatile-ttl"}, "set noeviction"),
+        ({"aof_enabled": 0}, "set appendonly yes"),
+        ({"redis_version": "6.0.16"}, "too old"),
+        ({"redis_version": "5"}, "too old"),
     ],
 )
-def test_each_thing_that_is_wrong_is_a_warning(change: dict[str, Any], word: str) -> None:
-    assert judge(GOOD, "always").sound
-    durability = judge(GOOD | change, "always")
+def test_a_setting_that_breaks_a_promise_is_refused(change: dict[str, Any], word: str) -> None:
+    insist(judge(GOOD, ALWAYS))
+    durability = judge(GOOD | change, ALWAYS)
     assert not durability.sound
+    [refusal] = durability.refusals
+    assert word in refusal
+    assert durability.warnings == (refusal,)
+    with pytest.raises(EngineFailed, match="REDIS_STRICT=false") as caught:
+        insist(durability)
+    assert refusal in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change, needs, word",
+    [
+        ({"aof_last_write_status": "err"}, Needs(), "disk full"),
+        ({"rdb_last_bgsave_status": "err"}, Needs(), "disk full"),
+        ({"slave0": {"state": "online"}, "slave1": {"state": "wait_bgsave"}}, NEEDS, "1 replicas"),
+    ],
+)
+def test_what_is_wrong_just_now_is_a_warning_and_no_reason_to_stay_away(
+    change: dict[str, Any], needs: Needs, word: str
+) -> None:
+    durability = judge(GOOD | change, ALWAYS, needs=needs)
     [warning] = durability.warnings
     assert word in warning
+    insist(durability)
 
 
-async def test_a_server_that_forbids_config_leaves_fsync_unknown(
-    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+def test_as_many_replicas_as_are_waited_for_are_enough() -> None:
+    replicas = {f"slave{at}": {"state": "online"} for at in range(2)}
+    assert judge(GOOD | {"redis_version": "7.2.0"} | replicas, ALWAYS, needs=NEEDS).sound
+
+
+@pytest.mark.parametrize(
+    "change, settings, apart, needs, word",
+    [
+        ({}, {}, 0, Needs(), "CONFIG is forbidden"),
+        ({"maxmemory_policy": None}, ALWAYS, 0, Needs(), "does not tell its maxmemory-policy"),
+        ({"aof_enabled": 0}, {**ALWAYS, "save": "900 1"}, 0, Needs(), "the last snapshot"),
+        ({}, ALWAYS, -61, Needs(), "-61 s from this machine's"),
+        ({"redis_version": "7.0.15"}, ALWAYS, 0, Needs(aof=True), "no WAITAOF"),
+    ],
+)
+def test_what_an_operator_may_have_chosen_is_a_note(
+    change: dict[str, Any], settings: dict[str, str], apart: float, needs: Needs, word: str
 ) -> None:
-    async def forbidden(name: str) -> None:
-        raise ResponseError("unknown command 'CONFIG'")
+    info = {name: value for name, value in (GOOD | change).items() if value is not None}
+    durability = judge(info, settings, apart, needs)
+    assert durability.sound
+    [note] = durability.notes
+    assert word in note
+    assert judge(GOOD, ALWAYS, 59).notes == ()
 
-    monkeypatch.setattr(redis_client, "config_get", forbidden)
-    assert (await read_durability(redis_client)).fsync == "unknown"
-    assert judge(GOOD, "unknown").loss_window.startswith("unknown")
+
+def test_every_valkey_is_new_enough() -> None:
+    info = GOOD | {"valkey_version": "7.2.5", "redis_version": "1.0.0"}
+    assert judge(info, ALWAYS, needs=Needs(aof=True)).notes == ()
 
 
-@pytest.mark.parametrize("change, level", [({}, "info"), ({"aof_enabled": 0}, "warning")])
-def test_it_is_one_log_line_and_a_warning_when_not_sound(
-    change: dict[str, Any], level: str
+@pytest.mark.parametrize(
+    "aof, settings, window",
+    [
+        (1, ALWAYS, "none"),
+        (1, EVERYSEC, "up to 2 seconds"),
+        (1, {"appendfsync": "no", "save": ""}, "whatever the system"),
+        (1, {}, "unknown"),
+        (0, {**ALWAYS, "save": "900 1"}, "everything since the last snapshot (save 900 1)"),
+        (0, {}, "everything since the last snapshot, if there is one"),
+        (0, ALWAYS, "everything, whenever"),
+    ],
+)
+def test_what_can_be_lost_is_said(aof: int, settings: dict[str, str], window: str) -> None:
+    assert judge(GOOD | {"aof_enabled": aof}, settings).loss_window.startswith(window)
+
+
+async def test_a_server_that_forbids_config_leaves_fsync_unknown() -> None:
+    options = {"user": "joe on >pw ~* &* +@all -config"}
+    async with standalone(options=options) as server:
+        server.username, server.password = "joe", "pw"
+        async with server.client() as client:
+            durability = await read_durability(client)
+    assert durability.fsync == "unknown"
+    assert durability.loss_window.startswith("unknown")
+    assert durability.sound
+    assert [note for note in durability.notes if "CONFIG is forbidden" in note]
+
+
+async def test_a_server_that_says_nothing_is_unavailable() -> None:
+    with pytest.raises(EngineUnavailable):
+        await read_durability(Redis(port=1, retry=Retry(NoBackoff(), 0)))
+
+
+async def test_a_replica_that_is_waited_for_is_missed_when_it_is_gone() -> None:
+    async with sentinel() as made, engine_on(made).client() as client:
+        assert (await read_durability(client, Needs(replicas=1))).sound
+        await (await made.replica()).kill()
+
+        async def missed() -> bool:
+            durability = await read_durability(client, Needs(replicas=1))
+            return any("0 replicas are connected" in text for text in durability.warnings)
+
+        await wait_until(missed)
+
+
+async def test_the_weakest_master_of_a_cluster_counts_and_is_named(engines: Engines) -> None:
+    shared = engines.get(CLUSTER)
+    assert isinstance(shared, SharedServers)
+    assert isinstance(shared.made, Cluster)
+    bad = shared.made.nodes[1]
+    every = "CONFIG", "SET", "appendonly"
+    for node in shared.made.nodes:
+        await node.ask(*every, "yes")
+    try:
+        async with shared.client() as client:
+            assert (await read_durability(client)).sound
+            await bad.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            await bad.ask(*every, "no")
+            durability = await read_durability(client)
+    finally:
+        await bad.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        for node in shared.made.nodes:
+            await node.ask(*every, "no")
+    assert durability.policy == "allkeys-lru"
+    assert not durability.appendonly
+    assert durability.loss_window.startswith("everything")
+    assert len(durability.refusals) == 2
+    assert all(refusal.startswith(f"{bad.endpoint}: ") for refusal in durability.refusals)
+
+
+@pytest.mark.parametrize(
+    "change, settings, level",
+    [({}, ALWAYS, "info"), ({"aof_enabled": 0}, ALWAYS, "warning"), ({}, {}, "warning")],
+)
+def test_it_is_one_log_line_and_a_warning_when_something_should_be_known(
+    change: dict[str, Any], settings: dict[str, str], level: str
 ) -> None:
     with capture_logs() as lines:
-        log_durability(judge(GOOD | change, "always"))
+        log_durability(judge(GOOD | change, settings))
     [line] = lines
     assert line["log_level"] == level
     assert line["version"] == "redis 7.0.15"

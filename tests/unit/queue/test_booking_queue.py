@@ -38,6 +38,6 @@ async def test_without_a_clock_of_a_test_it_goes_by_the_engines_own(stage: Stage
 
 
 async def test_the_clock_of_a_test_is_the_engines_own_until_it_is_set(stage: Stage):
-    await stage.client.delete("booking-test-clock")
+    await stage.clock.stop()
     seconds, _ = await stage.client.time()
     assert 0 <= (await stage.queue.status(EVENT)).now_ms - seconds * 1000 < 5_000

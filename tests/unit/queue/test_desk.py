@@ -5,7 +5,10 @@ import pytest
 from booking_worker.domain.errors import EngineUnavailable, ItemNotFound
 from booking_worker.queue.booking_queue import BookingQueue, Mended
 from booking_worker.queue.desk import SWEPT_INDEXES
+from tests.support.queue_fixtures import queue_engine as engine
 from tests.support.stage import EVENT, Stage, nowhere
+
+__all__ = ["engine"]  # each kind of them
 
 
 async def test_events_the_latest_first(stage: Stage, queue: BookingQueue):

@@ -14,7 +14,10 @@ from booking_worker.domain.errors import (
 from booking_worker.domain.model import Join, Joined, Status
 from booking_worker.queue import keys
 from booking_worker.queue.booking_queue import BookingQueue
+from tests.support.queue_fixtures import queue_engine as engine
 from tests.support.stage import EVENT, Stage, a_join, nowhere
+
+__all__ = ["engine"]  # each kind of them
 
 
 async def test_outcomes_come_in_the_order_of_the_joins(stage: Stage):

@@ -8,7 +8,10 @@ import pytest
 from booking_worker.domain.model import Held, Lease, Status, Task
 from booking_worker.queue.booking_queue import BookingQueue, CapacityQuestion
 from tests.support.clock import BEGINNING
+from tests.support.queue_fixtures import queue_engine as engine
 from tests.support.stage import ALL_TASKS, EVENT, LIMITS, Stage, a_join
+
+__all__ = ["engine"]  # each kind of them
 
 
 async def test_many_events_are_claimed_from_in_one_go(stage: Stage, queue: BookingQueue):

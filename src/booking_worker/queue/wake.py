@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
 
 from booking_worker.queue import keys
 
 _LISTEN_SECONDS: Final = 1.0
+_SILENT_LISTENS: Final = 5
+"""After so many without a word the engine is asked for one; after as many more it is gone."""
 _CANCEL_SECONDS: Final = 0.2
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.0
@@ -22,10 +26,10 @@ class WakeListener:
 
     Messages can be lost, so the listener only saves time: whoever is woken must also look by
     themselves now and then. After each connect it calls ``on_wake("")``: anything may have
-    happened unheard.
+    happened unheard. In a Cluster it listens to any one node, as each hears of all.
     """
 
-    def __init__(self, client: Redis, on_wake: Callable[[str], None]) -> None:
+    def __init__(self, client: Redis | RedisCluster, on_wake: Callable[[str], None]) -> None:
         self._client = client
         self._on_wake = on_wake
         self._listening: asyncio.Task[None] | None = None
@@ -49,18 +53,42 @@ class WakeListener:
         while True:
             try:
                 await self._listen()
-            except (RedisError, OSError, TimeoutError):
+            except (RedisError, RedisClusterException, OSError, TimeoutError):
                 # The engine is away; who calls it hears that, and health says so.
                 await asyncio.sleep(self._pause)
                 self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
 
     async def _listen(self) -> NoReturn:
         """Listen until the connection is lost, which raises."""
-        async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        async with await self._ear() as pubsub:
             await pubsub.subscribe(keys.WAKE_CHANNEL)
             self._pause = _FIRST_PAUSE_SECONDS
             self._on_wake("")
+            silent = 0
             while True:
                 message = await pubsub.get_message(timeout=_LISTEN_SECONDS)
-                if message is not None:
+                if message is None:
+                    silent += 1
+                    await _check(pubsub, silent)
+                    continue
+                silent = 0
+                if message["type"] == "message":
                     self._on_wake(message["data"].decode())
+
+    async def _ear(self) -> PubSub:
+        client = self._client
+        if isinstance(client, Redis):
+            return client.pubsub(ignore_subscribe_messages=True)
+        await client.initialize()
+        # Whom it listened to may be gone for good, and all whom it knew.
+        await client.nodes_manager.initialize()
+        return client.pubsub(client.get_random_node(), ignore_subscribe_messages=True)
+
+
+async def _check(pubsub: PubSub, silent: int) -> None:
+    """A master that hangs, or was cut off and replaced, leaves the connection as it was."""
+    if silent == _SILENT_LISTENS:
+        await pubsub.ping()
+    elif silent >= 2 * _SILENT_LISTENS:
+        msg = "the engine says nothing"
+        raise TimeoutError(msg)

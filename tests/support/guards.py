@@ -17,7 +17,7 @@ from typing import Any, Final
 from booking_worker.api import validation
 from booking_worker.peers.booking import BookingClient
 from booking_worker.peers.breaker import Breaker
-from booking_worker.queue.runner import ScriptRunner
+from booking_worker.queue.runner import Lane
 from booking_worker.worker.assignment import Outcome
 from booking_worker.worker.reserve import Reserve
 from booking_worker.worker.runner import TaskRunner
@@ -138,10 +138,10 @@ def _without_breaker(patch: Patch) -> None:
 
 
 def _without_script_reload(patch: Patch) -> None:
-    async def send(self: ScriptRunner, calls: Any) -> Any:
-        return await self._pipeline("EVALSHA", [(call, call.script.sha) for call in calls])
+    async def send(self: Lane, calls: Any) -> Any:
+        return await self._pipeline([call.words() for call in calls])
 
-    patch(ScriptRunner, "_send", send)
+    patch(Lane, "_send", send)
 
 
 def _without_sweep(patch: Patch) -> None:

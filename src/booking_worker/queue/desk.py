@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import EventStatus, ItemRecord, Status
 from booking_worker.queue import keys, records
-from booking_worker.queue.runner import in_time
 from booking_worker.queue.transitions import Transitions
 
 SWEPT_INDEXES = ("items", "users", "timeouts", "tasks", "positions", "admitted", "dead")
@@ -33,7 +32,7 @@ class Desk(Transitions):
 
     async def events(self) -> list[str]:
         """All events that somebody joined, the latest first."""
-        names: list[Any] = await in_time(self._client.zrevrange(keys.EVENTS, 0, -1))
+        names: list[Any] = await self._runner.command(keys.EVENTS, "ZREVRANGE", keys.EVENTS, 0, -1)
         return [name.decode() for name in names]
 
     async def list_items(

@@ -16,7 +16,6 @@ from booking_worker.domain.errors import (
 from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import Join, Joined, Place, Status
 from booking_worker.queue import keys, records
-from booking_worker.queue.runner import in_time
 from booking_worker.queue.transitions import Transitions
 
 _REMEMBER_EVENT_SECONDS = 60.0
@@ -67,7 +66,7 @@ class Line(Transitions):
         now = time.monotonic()
         if now - self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS) < _REMEMBER_EVENT_SECONDS:
             return
-        await in_time(self._client.zadd(keys.EVENTS, {event_id: int(time.time())}))
+        await self._told.command(keys.EVENTS, "ZADD", keys.EVENTS, int(time.time()), event_id)
         self._remembered[event_id] = now
 
     async def positions(self, event_id: str, item_ids: Sequence[str]) -> list[Place | None]:

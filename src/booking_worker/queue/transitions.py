@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from booking_worker.domain.errors import (
@@ -19,7 +20,15 @@ from booking_worker.domain.errors import (
 )
 from booking_worker.domain.model import Status
 from booking_worker.queue import keys, scripts
-from booking_worker.queue.runner import ScriptRunner
+from booking_worker.queue.acknowledge import Acknowledge
+from booking_worker.queue.routing import runner_for
+from booking_worker.queue.runner import NO_WAIT
+
+_TOLD: Final = frozenset({"join", "cancel", "ask_confirm", "requeue", "discard"})
+"""What somebody outside is told and asks for once: it is acknowledged as REDIS_WAIT_REPLICAS says.
+
+What a worker loses with an engine is done again when its lease ends, with the same keys.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +54,19 @@ class Transitions:
 
     def __init__(
         self,
-        client: Redis,
+        client: Redis | RedisCluster,
         limits: QueueLimits,
         script_overrides: Mapping[str, str] | None = None,
+        *,
+        acknowledge: Acknowledge = NO_WAIT,
     ) -> None:
         self._client = client
         self._limits = limits
         self._given: dict[str, Any] = asdict(limits) | {"actor": "system"}
-        self._runner = ScriptRunner(client)
+        self._runner = self._told = runner_for(client)
+        if acknowledge.waits:
+            # Ways of their own: while replicas are away, the work and the positions go on.
+            self._told = runner_for(client, acknowledge)
         self._remembered: dict[str, float] = {}
         self._scripts = {name: scripts.load(name, script_overrides) for name in scripts.names()}
 
@@ -74,8 +88,9 @@ class Transitions:
         given["event_id"] = event_id
         args = [given[arg] for arg in (script.args[:-1] if script.each else script.args)]
         args.extend(values)
+        runner = self._told if name in _TOLD else self._runner
         try:
-            return await self._runner.run(script, [named[key] for key in script.keys], args)
+            return await runner.run(script, [named[key] for key in script.keys], args)
         except ResponseError as error:
             raise _our_error(error, arguments) from error
 

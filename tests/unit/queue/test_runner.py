@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,18 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.engine.embedded import EmbeddedEngine
-from booking_worker.queue.runner import ScriptRunner, in_time
+from booking_worker.queue import runner
+from booking_worker.queue.acknowledge import Acknowledge
+from booking_worker.queue.routing import ClusterRunner
+from booking_worker.queue.runner import Call, Lane, ScriptRunner
 from booking_worker.queue.scripts import Script
+from tests.support.clients import cluster_client, follows
 from tests.support.engines import EngineFactory
+from tests.support.servers import HOST, Cluster, Server, standalone
 from tests.support.wait import wait_until
 
 
 def script(text: str, name: str = "test") -> Script:
-    import hashlib
-
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(name, text, sha, (), (), each=False, errors=frozenset())
 
@@ -33,170 +39,209 @@ FAIL = script("return { err = 'NOT_FOUND' }")
 WITHIN_SECONDS = 2.0 + 0.4  # of a test machine that is busy with other things
 
 
-class Watched(ScriptRunner):
-    """Remembers which calls travelled together."""
+@dataclass
+class Ground:
+    """What runs scripts on one kind of servers, and which calls travelled together."""
 
-    def __init__(self, client: Redis) -> None:
-        super().__init__(client)
-        self.trips: list[int] = []
-        self.at_once = 0
+    runner: ScriptRunner | ClusterRunner
+    servers: Sequence[Redis]
+    """The one that has the key "n" comes first."""
+    trips: list[int] = field(default_factory=list)
+    at_once: int = 0
 
-    async def _travel(self, calls: Any) -> None:
-        self.trips.append(len(calls))
-        self.at_once = max(self.at_once, len(self._trips))
-        await super()._travel(calls)
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        travel = Lane._travel
+
+        async def watched(lane: Lane, calls: list[Call]) -> None:
+            self.trips.append(len(calls))
+            self.at_once = max(self.at_once, len(lane._trips))
+            await travel(lane, calls)
+
+        monkeypatch.setattr(Lane, "_travel", watched)
+
+    def run(self, script: Script, keys: list[str], args: list[Any]) -> asyncio.Future[Any]:
+        # A script without keys would go to another node, so in another trip.
+        return self.runner.run(script, keys or ["n"], args)
+
+    async def ask(self, *words: Any) -> Any:
+        """The answer of the server that has the key."""
+        return await self.servers[0].execute_command(*words)
+
+    async def forget_scripts(self) -> None:
+        for server in self.servers:
+            await server.script_flush()
 
 
 @pytest.fixture
-def runner(redis_client: Redis) -> Watched:
-    return Watched(redis_client)
+async def ground(
+    shared: Server | Cluster, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Ground]:
+    async with AsyncExitStack() as stack:
+        if isinstance(shared, Server):
+            client = await stack.enter_async_context(shared.client())
+            made = Ground(ScriptRunner(client), [client])
+        else:
+            owner = await shared.owner("n")
+            nodes = sorted(shared.nodes, key=lambda node: node is not owner)
+            servers = [await stack.enter_async_context(node.client()) for node in nodes]
+            cluster = await stack.enter_async_context(cluster_client(shared))
+            made = Ground(ClusterRunner(cluster), servers)
+        for server in made.servers:
+            await server.flushall()
+        made.watch(monkeypatch)
+        yield made
 
 
-async def test_an_answer(runner: Watched):
-    assert await runner.run(ECHO, [], ["ü"]) == "ü".encode()
-    assert runner.trips == [1]
+async def test_an_answer(ground: Ground):
+    assert await ground.run(ECHO, [], ["ü"]) == "ü".encode()
+    assert ground.trips == [1]
 
 
-async def test_calls_of_one_turn_travel_together(runner: Watched):
-    answers = await asyncio.gather(*(runner.run(ECHO, [], [at]) for at in range(100)))
+async def test_a_plain_command_travels_with_the_scripts(ground: Ground):
+    await ground.run(COUNT, ["n"], [])
+    answers = ground.run(COUNT, ["n"], []), ground.runner.command("n", "GET", "n")
+    assert await asyncio.gather(*answers) == [2, b"2"]
+    assert ground.trips == [1, 2]
+
+
+async def test_calls_of_one_turn_travel_together(ground: Ground):
+    answers = await asyncio.gather(*(ground.run(ECHO, [], [at]) for at in range(100)))
     assert answers == [str(at).encode() for at in range(100)]
-    assert runner.trips == [100]
+    assert ground.trips == [100]
 
 
-async def test_a_trip_has_no_more_than_so_many(runner: Watched):
-    answers = await asyncio.gather(*(runner.run(ECHO, [], [at]) for at in range(1_100)))
+async def test_a_trip_has_no_more_than_so_many(ground: Ground):
+    answers = await asyncio.gather(*(ground.run(ECHO, [], [at]) for at in range(1_100)))
     assert len(answers) == 1_100
-    assert max(runner.trips) <= 512
-    assert sum(runner.trips) == 1_100
+    assert max(ground.trips) <= 512
+    assert sum(ground.trips) == 1_100
 
 
-async def test_while_some_are_on_their_way_the_rest_gathers(runner: Watched):
+async def test_while_some_are_on_their_way_the_rest_gathers(ground: Ground):
     calls = []
     for at in range(50):
-        calls.append(runner.run(ECHO, [], [at]))
+        calls.append(ground.run(ECHO, [], [at]))
         await asyncio.sleep(0)
     assert await asyncio.gather(*calls) == [str(at).encode() for at in range(50)]
-    assert runner.at_once <= 4
-    assert len(runner.trips) < 50
+    assert ground.at_once <= 4
+    assert len(ground.trips) < 50
 
 
-async def test_an_error_of_one_script_is_its_callers_alone(runner: Watched):
+async def test_an_error_of_one_script_is_its_callers_alone(ground: Ground):
     good, bad, fine = (
-        runner.run(ECHO, [], ["a"]),
-        runner.run(FAIL, [], []),
-        runner.run(ECHO, [], ["b"]),
+        ground.run(ECHO, [], ["a"]),
+        ground.run(FAIL, [], []),
+        ground.run(ECHO, [], ["b"]),
     )
     assert await good == b"a"
     with pytest.raises(ResponseError, match="NOT_FOUND"):
         await bad
     assert await fine == b"b"
-    assert runner.trips == [3]
+    assert ground.trips == [3]
 
 
-async def test_an_error_of_a_lone_script(runner: Watched):
+async def test_an_error_of_a_lone_script(ground: Ground):
     with pytest.raises(ResponseError, match="NOT_FOUND"):
-        await runner.run(FAIL, [], [])
+        await ground.run(FAIL, [], [])
 
 
-async def test_a_script_that_the_engine_does_not_know_in_the_middle_of_a_pipeline(
-    runner: Watched, redis_client: Redis
-):
-    await redis_client.script_flush()
-    await redis_client.script_load(ECHO.text)
+async def test_a_script_that_the_engine_does_not_know_in_the_middle_of_a_pipeline(ground: Ground):
+    await ground.forget_scripts()
+    await ground.ask("SCRIPT LOAD", ECHO.text)
     calls = [
-        runner.run(COUNT, ["n"], []) if at % 3 else runner.run(ECHO, [], [at]) for at in range(9)
+        ground.run(COUNT, ["n"], []) if at % 3 else ground.run(ECHO, [], [at]) for at in range(9)
     ]
     answers = await asyncio.gather(*calls)
     assert [answers[at] for at in (0, 3, 6)] == [b"0", b"3", b"6"]
     assert sorted(answers[at] for at in (1, 2, 4, 5, 7, 8)) == [1, 2, 3, 4, 5, 6]
-    assert await redis_client.get("n") == b"6"  # none ran twice
-    await redis_client.evalsha(COUNT.sha, 1, "n")  # and it is known from now on
+    assert await ground.ask("GET", "n") == b"6"  # none ran twice
+    await ground.ask("EVALSHA", COUNT.sha, 1, "n")  # and it is known from now on
 
 
-async def test_scripts_are_forgotten_in_the_middle_of_the_load(
-    runner: Watched, redis_client: Redis
-):
+async def test_scripts_are_forgotten_in_the_middle_of_the_load(ground: Ground):
     """Fault 7: SCRIPT FLUSH again and again, while calls are on their way."""
     calls: list[asyncio.Future[Any]] = []
     for at in range(200):
-        calls.append(runner.run(COUNT, ["n"], []))
+        calls.append(ground.run(COUNT, ["n"], []))
         if at % 20 == 0:
-            await redis_client.script_flush()
+            await ground.servers[0].script_flush()
     assert sorted(await asyncio.gather(*calls)) == list(range(1, 201))
 
 
-async def test_a_script_that_stays_unknown_is_a_defect(runner: Watched, redis_client: Redis):
+async def test_a_script_that_stays_unknown_is_a_defect(ground: Ground):
     broken = Script("broken", "return (", "0" * 40, (), (), each=False, errors=frozenset())
     with pytest.raises(ResponseError) as caught:
-        await runner.run(broken, [], [])
+        await ground.run(broken, [], [])
     assert not isinstance(caught.value, NoScriptError)
 
 
-async def test_who_gives_up_before_leaving_is_not_sent(runner: Watched, redis_client: Redis):
-    gone, stays = runner.run(COUNT, ["n"], []), runner.run(COUNT, ["n"], [])
+async def test_who_gives_up_before_leaving_is_not_sent(ground: Ground):
+    await ground.run(ECHO, [], ["it is known where the key is"])
+    gone, stays = ground.run(COUNT, ["n"], []), ground.run(COUNT, ["n"], [])
     gone.cancel()
     assert await stays == 1
-    assert runner.trips == [1]
-    assert await redis_client.get("n") == b"1"
+    assert ground.trips == [1, 1]
+    assert await ground.ask("GET", "n") == b"1"
 
 
-async def test_when_all_give_up_before_leaving_nothing_is_sent(runner: Watched):
-    runner.run(COUNT, ["n"], []).cancel()
+async def test_when_all_give_up_before_leaving_nothing_is_sent(ground: Ground):
+    ground.run(COUNT, ["n"], []).cancel()
     await asyncio.sleep(0)
-    assert runner.trips == []
-    assert await runner.run(ECHO, [], ["a"]) == b"a"
+    assert ground.trips == []
+    assert await ground.run(ECHO, [], ["a"]) == b"a"
 
 
 @pytest.mark.parametrize("back", [True, False])
 async def test_who_gives_up_on_the_way_disturbs_nobody(
-    runner: Watched, redis_client: Redis, monkeypatch: pytest.MonkeyPatch, back: bool
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, back: bool
 ):
     given_up = asyncio.Event()
-    send = runner._send
+    send = Lane._send
 
-    async def slowly(calls: Any) -> Any:
+    async def slowly(lane: Lane, calls: Any) -> Any:
         await given_up.wait()
         if not back:
             raise OSError("the connection broke")
-        return await send(calls)
+        return await send(lane, calls)
 
-    monkeypatch.setattr(runner, "_send", slowly)
-    gone, stays = runner.run(COUNT, ["n"], []), runner.run(COUNT, ["n"], [])
-    await wait_until(lambda: runner.trips)
+    monkeypatch.setattr(Lane, "_send", slowly)
+    gone, stays = ground.run(COUNT, ["n"], []), ground.run(COUNT, ["n"], [])
+    await wait_until(lambda: ground.trips)
     gone.cancel()
     given_up.set()
     if back:
         assert await stays == 2
-        assert await redis_client.get("n") == b"2"
+        assert await ground.ask("GET", "n") == b"2"
     else:
         with pytest.raises(EngineUnavailable):
             await stays
 
 
 async def test_what_nobody_expects_reaches_who_asked(
-    runner: Watched, monkeypatch: pytest.MonkeyPatch
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
 ):
-    async def broken(calls: Any) -> Any:
+    async def broken(lane: Lane, calls: Any) -> Any:
         raise ValueError("a defect")
 
-    monkeypatch.setattr(runner, "_send", broken)
-    for answer in (runner.run(ECHO, [], ["a"]), runner.run(ECHO, [], ["b"])):
+    monkeypatch.setattr(Lane, "_send", broken)
+    for answer in (ground.run(ECHO, [], ["a"]), ground.run(ECHO, [], ["b"])):
         with pytest.raises(ValueError, match="a defect"):
             await answer
 
 
 async def test_when_the_loop_is_closed_callers_are_cancelled(
-    runner: Watched, monkeypatch: pytest.MonkeyPatch
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
 ):
-    async def never(calls: Any) -> Any:
+    trips = []
+
+    async def never(lane: Lane, calls: Any) -> Any:
+        trips.append(asyncio.current_task())
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(runner, "_send", never)
-    answer = runner.run(ECHO, [], ["a"])
-    await wait_until(lambda: runner._trips)
-    (trip,) = runner._trips
-    await asyncio.sleep(0)
-    trip.cancel()
+    monkeypatch.setattr(Lane, "_send", never)
+    answer = ground.run(ECHO, [], ["a"])
+    await wait_until(lambda: trips)
+    trips[0].cancel()
     with pytest.raises(asyncio.CancelledError):
         await answer
 
@@ -206,7 +251,7 @@ async def test_no_engine():
     client = Redis(unix_socket_path="/nonexistent/engine.sock")
     runner = ScriptRunner(client)
     began = time.monotonic()
-    answers = [*(runner.run(ECHO, [], ["a"]) for _ in range(3)), in_time(client.get("n"))]
+    answers = [*(runner.run(ECHO, [], ["a"]) for _ in range(3)), runner.command("n", "GET", "n")]
     outcomes = await asyncio.gather(*answers, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [EngineUnavailable] * 4
     assert time.monotonic() - began < WITHIN_SECONDS
@@ -217,18 +262,81 @@ async def test_no_engine():
     [("min-replicas-to-write", "1", "0"), ("maxmemory", "1", "0")],
 )
 async def test_an_engine_that_takes_no_writes_is_not_available(
-    runner: Watched, redis_client: Redis, setting: str, value: str, usual: str
+    ground: Ground, setting: str, value: str, usual: str
 ):
     """No replica to copy to, no memory left, a disk that is full: nothing has run."""
-    await redis_client.config_set(setting, value)
+    await ground.ask("CONFIG SET", setting, value)
     try:
         with pytest.raises(EngineUnavailable):
-            await runner.run(COUNT, ["n"], [])
+            await ground.run(COUNT, ["n"], [])
         with pytest.raises(EngineUnavailable):
-            await in_time(redis_client.set("n", 1))
+            await ground.runner.command("n", "SET", "n", 1)
     finally:
-        await redis_client.config_set(setting, usual)
-    assert await runner.run(COUNT, ["n"], []) == 1
+        await ground.ask("CONFIG SET", setting, usual)
+    assert await ground.run(COUNT, ["n"], []) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error running script (call to f_6b1bf): @user_script:3: @user_script: 3: -READONLY You can't",
+        "Error running script (call to f_6b1bf): @user_script:3: @user_script: 3: -OOM command not",
+        "NOREPLICAS Not enough good replicas to write.",
+    ],
+)
+def test_what_redis_6_refuses(said: str):
+    """It says so in the words of the script's error."""
+    assert runner._refuses(ResponseError(said))
+    assert not runner._refuses(ResponseError("NOT_FOUND"))
+
+
+async def test_a_master_that_became_a_replica_is_looked_for_again():
+    """Where its name leads to now, if all connections to it are given up."""
+    async with standalone() as old, standalone() as new, old.client() as client:
+        runner = ScriptRunner(client)
+        assert await asyncio.gather(*(runner.run(COUNT, ["n"], []) for _ in range(3))) == [1, 2, 3]
+        await old.ask("REPLICAOF", HOST, new.port)
+        client.connection_pool.connection_kwargs["port"] = new.port
+        connections = [*client.connection_pool._available_connections]
+        assert connections
+        with pytest.raises(EngineUnavailable, match="replica"):
+            await runner.run(COUNT, ["n"], [])
+        await wait_until(lambda: not any(one.is_connected for one in connections))
+
+
+async def test_what_is_kept_nowhere_else_is_not_acknowledged(ground: Ground):
+    """It is there all the same, for who asks again when a replica is back."""
+    ground.runner._acknowledge = Acknowledge(replicas=1)
+    with pytest.raises(EngineUnavailable, match="0 replicas have it"):
+        await ground.run(COUNT, ["n"], [])
+    assert await ground.ask("GET", "n") == b"1"
+    with pytest.raises(ResponseError, match="NOT_FOUND"):
+        await ground.run(FAIL, [], [])
+
+
+async def test_what_its_own_file_has_is_acknowledged_where_that_was_asked_for():
+    async with standalone(options={"appendfsync": "always"}) as server, server.client() as client:
+        runner = ScriptRunner(client, Acknowledge(aof=True))
+        assert await runner.run(COUNT, ["n"], []) == 1
+        await server.ask("CONFIG", "SET", "appendonly", "no")
+        with pytest.raises(EngineUnavailable, match="appendonly is disabled"):
+            await runner.run(COUNT, ["n"], [])
+
+
+async def test_one_wait_covers_a_trip():
+    replica = {"replica-announce-ip": HOST}
+    async with (
+        standalone(options={"repl-diskless-sync-delay": "0"}) as master,
+        standalone(options=replica) as follower,
+        master.client() as client,
+    ):
+        await follower.ask("REPLICAOF", HOST, master.port)
+        await wait_until(lambda: follows(follower))
+        runner = ScriptRunner(client, Acknowledge(replicas=1))
+        await asyncio.gather(*(runner.run(COUNT, ["n"], []) for _ in range(100)))
+        assert await follower.ask("GET", "n") == b"100"
+        stats = await client.info("commandstats")
+        assert stats["cmdstat_wait"]["calls"] <= 2  # the second after the scripts were unknown
 
 
 @pytest.fixture
@@ -247,7 +355,7 @@ async def test_an_engine_that_hangs_is_told_within_two_seconds_to_everybody(
     own_engine: EmbeddedEngine,
 ):
     async with own_engine.client() as client:
-        runner = Watched(client)
+        runner = ScriptRunner(client)
         assert await runner.run(COUNT, ["n"], []) == 1
         assert own_engine.pid is not None
         os.kill(own_engine.pid, signal.SIGSTOP)
@@ -275,7 +383,7 @@ async def test_an_engine_that_hangs_is_told_within_two_seconds_to_everybody(
 
 async def test_an_engine_that_was_killed_is_back_by_itself(own_engine: EmbeddedEngine):
     async with own_engine.client() as client:
-        runner = Watched(client)
+        runner = ScriptRunner(client)
         assert await runner.run(COUNT, ["n"], []) == 1
         assert own_engine.pid is not None
         os.kill(own_engine.pid, signal.SIGKILL)

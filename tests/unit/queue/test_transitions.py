@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 
 import pytest
 from redis.exceptions import ResponseError
 
 from booking_worker.domain.errors import (
+    EngineUnavailable,
     Fenced,
     ItemNotFound,
     NotYourItem,
     UserHasPlace,
     WrongStatus,
 )
+from booking_worker.queue import scripts
+from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.booking_queue import BookingQueue
-from booking_worker.queue.transitions import QueueLimits, _our_error
-from tests.support.stage import EVENT, LIMITS, Stage
+from booking_worker.queue.transitions import _TOLD, QueueLimits, _our_error
+from tests.support.clock import MOVED_BY_TESTS
+from tests.support.stage import EVENT, LIMITS, Stage, a_join
 
 GIVEN = {"item_id": "I", "token": 3}
 
@@ -77,3 +82,23 @@ async def test_a_defect_of_a_script_is_raised_as_it_is(stage: Stage):
 def test_the_limits_go_by_the_names_of_the_scripts():
     assert set(asdict(LIMITS)) >= {"max_size", "lease_ms", "result_ttl_ms", "max_crashes"}
     assert QueueLimits(1, 1, 1, 1, 1, 1, 1, 1).max_crashes == 3
+
+
+async def test_what_is_told_waits_for_replicas_and_what_is_done_again_does_not(stage: Stage):
+    safe = BookingQueue(stage.client, LIMITS, MOVED_BY_TESTS, acknowledge=Acknowledge(replicas=1))
+    item_id = await stage.join_one("ann")
+    asked = [
+        safe.join(EVENT, [a_join("bob")]),
+        safe.cancel(item_id, "ann", "", "user:ann"),
+    ]
+    done = safe.status(EVENT), stage.capacity(5), safe.claim(EVENT, "w", 1, frozenset())
+    for outcome in await asyncio.gather(*asked, return_exceptions=True):
+        assert isinstance(outcome, EngineUnavailable)
+    await asyncio.gather(*done)
+    # They happened all the same.
+    (again,) = await stage.join(a_join("ann"))
+    assert not again.already_queued
+
+
+def test_who_waits_is_a_transition():
+    assert set(scripts.names()) > _TOLD

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc.aio
@@ -15,8 +16,12 @@ from redis.exceptions import ResponseError
 
 from booking_worker.domain.model import Joined
 from booking_worker.proto import booking_worker_pb2 as pb
-from booking_worker.queue import scripts
+from booking_worker.queue import keys, scripts
 from booking_worker.queue.booking_queue import BookingQueue
+from tests.support.clients import cluster_client
+from tests.support.queue_audit import problems_of
+from tests.support.rush import Rush
+from tests.support.servers import cluster
 from tests.support.shop import EVENT, Shop
 from tests.support.stage import LIMITS, a_join
 
@@ -127,8 +132,24 @@ async def test_in_the_midst_of_a_pipeline_calls_fail_without_the_reload(
     _forgetful(redis_client, monkeypatch)
 
     async def send(calls: Any) -> Any:
-        return await queue._runner._pipeline("EVALSHA", [(call, call.script.sha) for call in calls])
+        return await queue._runner._pipeline([call.words() for call in calls])
 
     monkeypatch.setattr(queue._runner, "_send", send)
     outcomes = await join_all_at_once(queue, 60)
     assert any(isinstance(outcome, ResponseError) for outcome in outcomes)
+
+
+async def test_on_one_node_of_a_cluster_nobody_sees_it():
+    events = [f"concert-{number}" for number in range(6)]
+    async with cluster() as nodes, cluster_client(nodes) as client:
+        rush = Rush(BookingQueue(client, replace(LIMITS, max_size=100_000)), events)
+        node = await nodes.owner(keys.of_event(events[0])["queue"])
+        async with node.client() as on_node, rush.running(works=True), forgetting(on_node):
+            await rush.more(500)
+            await rush.more_claimed(50)
+        assert rush.unavailable == 0
+        assert await rush.lost() == []
+        await rush.check_order()
+        rush.check_claims()
+        for event_id in events:
+            assert await problems_of(client, event_id) == []

@@ -34,6 +34,10 @@ class Wire:
         assert self._server is not None
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
+    def lead_to(self, target: Path | str) -> None:
+        """From now on new connections end there; those that stand stay where they are."""
+        self._target = target
+
     def cut(self) -> None:
         """Cut all connections; new ones are whole."""
         self.loses_answers = False

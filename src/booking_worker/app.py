@@ -46,6 +46,7 @@ from booking_worker.intake.direct import DirectIntake
 from booking_worker.lifecycle import Part
 from booking_worker.notify.realtime import RealtimeNotifier
 from booking_worker.peers.services import Services
+from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.booking_queue import BookingQueue, QueueLimits
 from booking_worker.queue.changes import ChangeFeed
 from booking_worker.queue.wake import WakeListener
@@ -132,7 +133,10 @@ class Application:
         )
         self._client = self._engine.client()
         self._follower = self._engine.client()
-        self._queue = BookingQueue(self._client, _limits(settings))
+        needs = needs_of(settings)
+        self._queue = BookingQueue(
+            self._client, _limits(settings), acknowledge=Acknowledge(needs.replicas, needs.aof)
+        )
         self._build_work()
         self._build_doors()
 

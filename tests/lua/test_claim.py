@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from booking_worker.domain import details
+from booking_worker.domain.errors import Fenced
 from booking_worker.domain.model import Held, Lease, Status, Task
 from booking_worker.queue.booking_queue import BookingQueue, Claimed
 from tests.support.clock import BEGINNING, Clock
@@ -202,6 +203,41 @@ async def test_another_engine_than_the_one_that_was_asked_admits_nobody(
     await stage.capacity(5)
     assert not (await stage.status()).paused
     assert len(await stage.claim(5)) == 1
+
+
+@pytest.mark.parametrize("which", [EVENT, ""])
+async def test_while_it_is_paused_nobody_is_admitted_and_all_else_goes_on(
+    stage: Stage, queue: BookingQueue, which: str
+):
+    await stage.capacity(9)
+    paid, left = await stage.held_item("paid"), await stage.held_item("left")
+    begun = await stage.processing("begun")
+    await queue.hand_back(begun, asked=True)
+    await stage.join_one("next")
+    await queue.pause(which, "the hall is flooded", "operator:kim")
+    await queue.ask_confirm(paid, "paid", "PAY")
+    await queue.cancel(left, "left", "", "test")
+    claimed = await stage.claimed(9)
+    assert items(claimed.leases) == [paid, left, begun.item_id]
+    assert claimed.blocked
+    await queue.resume(which)
+    assert len(await stage.claim(9)) == 1
+
+
+async def test_a_token_that_a_failover_lost_is_not_given_again(stage: Stage, queue: BookingQueue):
+    """The new master knows neither of the lease nor of its number."""
+    lost = await stage.processing()
+    state = stage.key("state")
+    await stage.client.hset(state, mapping={"token": lost.token - 1, "token_engine": "the old one"})
+    await queue.sweep(EVENT)
+    await queue.hand_back(lost, asked=True)
+    again = await stage.claim_one()
+    assert again.item_id == lost.item_id
+    assert again.token > lost.token + 2**31
+    with pytest.raises(Fenced):
+        await queue.settle_rejected(lost, "too late")
+    await queue.hand_back(again, asked=True)
+    assert (await stage.claim_one()).token == again.token + 1
 
 
 async def test_without_a_limit_all_are_admitted(stage: Stage):

@@ -154,6 +154,13 @@ def test_what_is_known_of_capacity(
     assert (books.capacity, books.capacity_known, books.paused) == (capacity, known, paused)
 
 
+@pytest.mark.parametrize("current", [0, 1])
+def test_why_an_event_is_paused(current: int):
+    fields = state(epoch="x", paused="the hall is flooded", paused_by="operator:kim")
+    books = records.event_status("concert", [10, 0, 0, 0, current, fields])
+    assert (books.paused, books.paused_because) == (True, "the hall is flooded")
+
+
 def entry(actor: bytes, *made: list[Any]) -> dict[bytes, bytes]:
     return {b"at": b"77", b"by": actor, b"c": msgpack.packb(made, use_bin_type=False)}
 

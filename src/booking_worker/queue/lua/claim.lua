@@ -7,19 +7,28 @@
 --       confirm   int  1 when the worker takes tasks of this kind now
 --       release   int
 --       reserve   int
+--       admit     int  0 while nobody is admitted to any event
 -- RETURNS now, blocked, needs_refresh, then for each lease: item_id, token, until_ms, record
 --
 -- @include task
 -- @include rate
+-- @include engine
 
 local event = redis.call('HMGET', state,
   'token', 'capacity', 'processing_seats', 'held_seats', 'unlimited', 'exact', 'epoch',
-  'idle')
+  'idle', 'token_engine', 'paused')
 local token = tonumber(event[1] or 0)
 local answer = { now, 0, 0 }
 local leases = 0
 
+-- A failover may have lost that tokens were given: they must not be given again.
+local TOKENS_LOST = 2 ^ 32
+
 local function lease(id, item)
+  if leases == 0 and event[9] ~= engine() then
+    if event[9] then token = (math.floor(token / TOKENS_LOST) + 1) * TOKENS_LOST end
+    redis.call('HSET', state, 'token_engine', engine())
+  end
   token = token + 1
   leases = leases + 1
   item.more.token = token
@@ -50,7 +59,7 @@ if reserve == 1 and leases < limit then claim_ready('reserve') end
 local capacity = tonumber(event[2] or 0)
 local in_flight = tonumber(event[3] or 0) + tonumber(event[4] or 0)
 local unlimited, exact = event[5] == '1', event[6] == '1'
-local current = event[7] == string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local current = redis.call('ZCARD', positions) == 0 or event[7] == engine()
 
 local function admit_head(id)
   local item = live_item(id)
@@ -80,7 +89,8 @@ end
 
 -- Heads that could never fit leave without a lease: look further, but not for too long at once.
 local MOST_HEADS = 500
-local admitted_before, looked, stuck = leases, 0, not current
+local admitted_before, looked = leases, 0
+local stuck = not current or admit == 0 or event[10]
 while reserve == 1 and not stuck and leases < limit do
   local heads = redis.call('ZRANGE', positions, 0, limit - leases - 1)
   for _, id in ipairs(heads) do
@@ -103,6 +113,6 @@ elseif stuck and not idle and reserve == 1 then
   answer[2] = 1
   if not current or (not unlimited and (not exact or nothing_left)) then answer[3] = 1 end
 end
-if token > tonumber(event[1] or 0) then redis.call('HSET', state, 'token', token) end
+if leases > 0 then redis.call('HSET', state, 'token', string.format('%.0f', token)) end
 commit()
 return answer

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from booking_worker.domain import details
-from booking_worker.domain.errors import Fenced
 from booking_worker.domain.model import Held, Lease, Status, Task
 from booking_worker.queue.booking_queue import BookingQueue, Claimed
 from tests.support.clock import BEGINNING, Clock
@@ -21,7 +20,7 @@ def items(leases: list[Lease]) -> list[str]:
 
 async def test_nobody_waits(stage: Stage):
     assert await stage.claimed() == Claimed(
-        [], blocked=False, needs_refresh=False, now_ms=BEGINNING
+        [], blocked=False, needs_refresh=False, now_ms=BEGINNING, engine=""
     )
 
 
@@ -29,7 +28,10 @@ async def test_a_lease_says_all_that_the_task_needs(stage: Stage):
     join = a_join("ann", 3)
     await stage.join(join)
     await stage.capacity(10)
-    assert await stage.claim() == [
+    engine = (await stage.queue.ask_capacity(EVENT)).engine
+    claimed = await stage.claimed()
+    assert claimed.engine == engine != ""
+    assert claimed.leases == [
         Lease(
             task=Task.RESERVE,
             item_id=join.item_id,
@@ -50,6 +52,7 @@ async def test_a_lease_says_all_that_the_task_needs(stage: Stage):
             grace_used=False,
             reason="",
             worker_id="w",
+            engine=engine,
         )
     ]
     assert details.unpack(EVENT, "ann", 3, join.details).metadata == {"from": "test"}
@@ -222,22 +225,6 @@ async def test_while_it_is_paused_nobody_is_admitted_and_all_else_goes_on(
     assert claimed.blocked
     await queue.resume(which)
     assert len(await stage.claim(9)) == 1
-
-
-async def test_a_token_that_a_failover_lost_is_not_given_again(stage: Stage, queue: BookingQueue):
-    """The new master knows neither of the lease nor of its number."""
-    lost = await stage.processing()
-    state = stage.key("state")
-    await stage.client.hset(state, mapping={"token": lost.token - 1, "token_engine": "the old one"})
-    await queue.sweep(EVENT)
-    await queue.hand_back(lost, asked=True)
-    again = await stage.claim_one()
-    assert again.item_id == lost.item_id
-    assert again.token > lost.token + 2**31
-    with pytest.raises(Fenced):
-        await queue.settle_rejected(lost, "too late")
-    await queue.hand_back(again, asked=True)
-    assert (await stage.claim_one()).token == again.token + 1
 
 
 async def test_without_a_limit_all_are_admitted(stage: Stage):

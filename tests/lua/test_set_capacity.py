@@ -138,17 +138,6 @@ async def test_who_waits_is_woken_when_something_is_left(stage: Stage):
         assert await woken_for() == [EVENT]
 
 
-async def test_an_answer_to_a_question_that_another_engine_was_asked_sets_nothing(
-    stage: Stage, queue: BookingQueue
-):
-    """What the old master knew to have settled since, this one may not know."""
-    await stage.capacity(3)
-    question = await queue.ask_capacity(EVENT)
-    assert await queue.set_capacity(EVENT, question._replace(engine="the old master"), 9) is None
-    assert (await stage.status()).capacity == 3
-    assert await queue.set_capacity(EVENT, question, 9) == 0
-
-
 async def test_an_answer_about_books_that_are_lost_sets_nothing(stage: Stage, queue: BookingQueue):
     await stage.capacity(3)
     question = await queue.ask_capacity(EVENT)

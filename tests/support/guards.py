@@ -101,6 +101,21 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
         "local more = item.more",
         "local more = item.more\nmore.crashes = (more.crashes or 0) + 1",
     ),
+    "the gap between tokens": (
+        "includes/token",
+        "return token_engine and (math.floor(token / TOKENS_LOST) + 1) * TOKENS_LOST or token",
+        "return token",
+    ),
+    "the engine that was asked": (
+        "set_capacity",
+        "if emptied or asked_engine ~= engine() or settled < settled_seats or moved < moves then",
+        "if false then",
+    ),
+    "the pause for another engine": (
+        "claim",
+        "or event[7] == engine()",
+        "or event[7]",
+    ),
     "the certainty": ("sell_out", "if not certain or", "if"),
 }
 

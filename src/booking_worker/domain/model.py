@@ -171,6 +171,8 @@ class Lease:
     reason: str
     """Why it is released, for BookingService.CancelBooking; empty otherwise."""
     worker_id: str
+    engine: str
+    """Which engine gave it."""
 
 
 class Rate(NamedTuple):

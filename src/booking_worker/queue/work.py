@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from booking_worker.domain.model import Held, Lease, Status, Task
@@ -18,6 +19,8 @@ class Claimed(NamedTuple):
     needs_refresh: bool
     """A refresh of capacity may change that."""
     now_ms: int
+    engine: str
+    """Which engine answered; empty where nobody waits and nothing was claimed."""
 
 
 class Expired(NamedTuple):
@@ -64,12 +67,21 @@ class Work(Transitions):
             admit=int(not (self.layout and self.layout.paused)),
             **{task.value: int(task in tasks) for task in Task},
         )  # fmt: skip
-        now_ms, blocked, needs_refresh, *flat = answer
+        now_ms, blocked, needs_refresh, here, *flat = answer
+        engine = here.decode()
         leases = [
-            records.lease(event_id, flat[at : at + _LEASE_VALUES])
+            records.lease(event_id, engine, flat[at : at + _LEASE_VALUES])
             for at in range(0, len(flat), _LEASE_VALUES)
         ]
-        return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms)
+        return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms, engine)
+
+    async def readmit(self, event_id: str, item_ids: Sequence[str]) -> int:
+        """Admit again those of at most 1,000 items that wait although they have bookings.
+
+        Answers how many. For an engine that was replaced by one that knows less.
+        """
+        again: int = await self._run("readmit", event_id, *item_ids)
+        return again
 
     async def extend(self, lease: Lease) -> int:
         """Keep a lease for its whole length from now; answers its new end, ms."""

@@ -36,7 +36,7 @@ def test_a_rate():
     ],
 )
 def test_a_lease_of_each_kind(status: str, task: Task):
-    lease = records.lease("concert", [b"I", 3, 9_000, record(status, {"attempts": 2})])
+    lease = records.lease("concert", "E", [b"I", 3, 9_000, record(status, {"attempts": 2})])
     assert (lease.task, lease.item_id, lease.token, lease.until_ms) == (task, "I", 3, 9_000)
     assert (lease.attempts, lease.crashes, lease.grace_used) == (2, 0, False)
     assert lease.details == details.pack(REQUEST)
@@ -54,7 +54,7 @@ def test_what_a_lease_knows_of_the_item():
         "reason": "why",
         "worker": "w",
     }
-    lease = records.lease("concert", [b"I", 3, 9_000, record("releasing", more)])
+    lease = records.lease("concert", "E", [b"I", 3, 9_000, record("releasing", more)])
     assert lease.cancel_requested
     assert lease.grace_used
     assert (lease.booking_id, lease.booking_reference, lease.payment_reference) == ("B", "R", "P")

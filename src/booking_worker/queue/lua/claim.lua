@@ -8,28 +8,21 @@
 --       release   int
 --       reserve   int
 --       admit     int  0 while nobody is admitted to any event
--- RETURNS now, blocked, needs_refresh, then for each lease: item_id, token, until_ms, record
+-- RETURNS now, blocked, needs_refresh, which engine this is (empty where nobody waits and nothing
+--         is leased), then for each lease: item_id, token, until_ms, record
 --
 -- @include task
 -- @include rate
--- @include engine
+-- @include token
 
 local event = redis.call('HMGET', state,
   'token', 'capacity', 'processing_seats', 'held_seats', 'unlimited', 'exact', 'epoch',
-  'idle', 'token_engine', 'paused')
-local token = tonumber(event[1] or 0)
-local answer = { now, 0, 0 }
-local leases = 0
-
--- A failover may have lost that tokens were given: they must not be given again.
-local TOKENS_LOST = 2 ^ 32
+  'idle', 'token_engine', 'paused', 'settled_at')
+local answer = { now, 0, 0, '' }
+local token, leases = nil, 0
 
 local function lease(id, item)
-  if leases == 0 and event[9] ~= engine() then
-    if event[9] then token = (math.floor(token / TOKENS_LOST) + 1) * TOKENS_LOST end
-    redis.call('HSET', state, 'token_engine', engine())
-  end
-  token = token + 1
+  token = (token or last_token(event[1], event[9])) + 1
   leases = leases + 1
   item.more.token = token
   item.more.worker = worker_id
@@ -58,7 +51,8 @@ if reserve == 1 and leases < limit then claim_ready('reserve') end
 -- Who stands at the head of the line: in order, while there is something left to sell.
 local capacity = tonumber(event[2] or 0)
 local in_flight = tonumber(event[3] or 0) + tonumber(event[4] or 0)
-local unlimited, exact = event[5] == '1', event[6] == '1'
+local unlimited = event[5] == '1'
+local exact = event[6] == '1' and now >= tonumber(event[11] or 0)
 local current = redis.call('ZCARD', positions) == 0 or event[7] == engine()
 
 local function admit_head(id)
@@ -113,6 +107,7 @@ elseif stuck and not idle and reserve == 1 then
   answer[2] = 1
   if not current or (not unlimited and (not exact or nothing_left)) then answer[3] = 1 end
 end
-if leases > 0 then redis.call('HSET', state, 'token', string.format('%.0f', token)) end
+if token then redis.call('HSET', state, 'token', string.format('%.0f', token)) end
+answer[4] = here or ''
 commit()
 return answer

@@ -3,7 +3,8 @@
 -- It never overstates: seats that settled since the question, that are being processed, and
 -- whose release is under way are taken off, as the answer may count them as left. It is exact
 -- when no seat moved between the question and now, and none is on its way. A question that was
--- put to another engine, or to books that are lost, says nothing about these.
+-- put to another engine, or to books that are lost, says nothing about these. After an engine has
+-- taken another's place nothing is certain for some seconds: see readmit.lua.
 --
 -- KEYS  positions  sorted set  waiting item id -> sequence number
 -- ARGV  available      int  seats left by the answer; -1: unlimited
@@ -15,6 +16,7 @@
 --
 -- @include books
 -- @include engine
+-- @include now
 -- @include wake
 
 local event = redis.call('HMGET', state,
@@ -22,7 +24,8 @@ local event = redis.call('HMGET', state,
 for at = 1, 6 do event[at] = tonumber(event[at] or 0) end
 local settled, moved, processing, releasing, held, confirmed = unpack(event)
 
-local emptied = epoch ~= '' and redis.call('HEXISTS', state, 'epoch') == 0
+local before = redis.call('HGET', state, 'epoch')
+local emptied = epoch ~= '' and not before
 if emptied or asked_engine ~= engine() or settled < settled_seats or moved < moves then
   return -1
 end
@@ -33,6 +36,10 @@ if available >= 0 then
   left = math.max(0, available - on_the_way)
   exact = (moved == moves and processing == 0 and releasing == 0) and 1 or 0
   unlimited = 0
+end
+local SETTLING_MS = 5000
+if before and before ~= engine() then
+  redis.call('HSET', state, 'settled_at', string.format('%.0f', now + SETTLING_MS))
 end
 redis.call('HSET', state,
   'capacity', left, 'total_seats', left + processing + held + confirmed,

@@ -85,6 +85,13 @@ async def test_nobody_is_told_sold_out_for_some_seconds(
     assert await queue.sell_out(EVENT) == 0
 
 
+async def test_nor_where_the_old_engines_refresh_was_lost_too(stage: Stage, queue: BookingQueue):
+    await stage.join_one()
+    await stage.client.hset(stage.key("state"), "born_in", "the old master")
+    await stage.capacity(0)
+    assert await queue.sell_out(EVENT) is None
+
+
 async def test_nor_is_who_would_never_fit(stage: Stage, clock: Clock):
     item_id = await stage.join_one(seats=5)
     await stage.capacity(3)

@@ -41,7 +41,9 @@ class CapacityQuestion(NamedTuple):
     engine: str
     """The engine that keeps them."""
     epoch: str
-    """The engine that they were refreshed under last; empty: they are new, or lost."""
+    """The engine that they were refreshed under last; empty: never yet."""
+    born: str
+    """The first item ever of the event; another one than before: the books were lost."""
 
 
 _LEASE_VALUES = 4
@@ -161,10 +163,11 @@ class Work(Transitions):
         An engine that it is taken from for the first time may have lost that there is this event:
         it is listed anew.
         """
-        settled, moves, engine, epoch = await self._run("ask_capacity", event_id)
+        settled, moves, *told = await self._run("ask_capacity", event_id)
+        engine, epoch, born = (word.decode() for word in told)
         if epoch != engine:
             await self._remember(event_id, anew=True)
-        return CapacityQuestion(settled, moves, engine.decode(), epoch.decode())
+        return CapacityQuestion(settled, moves, engine, epoch, born)
 
     async def set_capacity(
         self, event_id: str, question: CapacityQuestion, available: int | None
@@ -177,7 +180,7 @@ class Work(Transitions):
         waiting: int = await self._run(
             "set_capacity", event_id, available=-1 if available is None else max(0, available),
             settled_seats=question.settled_seats, moves=question.moves,
-            asked_engine=question.engine, epoch=question.epoch,
+            asked_engine=question.engine, born=question.born,
         )  # fmt: skip
         return None if waiting < 0 else waiting
 

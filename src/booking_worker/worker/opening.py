@@ -19,15 +19,16 @@ class Opening:
 
     def __init__(self, queue: BookingQueue) -> None:
         self._queue = queue
-        self._opened: set[str] = set()
-        self._opened_in = ""
-        """The id of the layout in which ``_opened`` were."""
+        self._born: dict[str, str] = {}
+        """The events seen open, and the first item of each."""
+        self._born_in = ""
+        """The id of the layout in which they were."""
 
     async def allows(self, event_id: str, question: CapacityQuestion) -> bool:
         """Whether the answer to this question may be written into the books.
 
-        Not while nobody is to be admitted to any event. An event that was open and whose books
-        are new has lost its data: it is paused until an operator says otherwise.
+        Not while nobody is to be admitted to any event. An event that was open and began anew
+        has lost its data: it is paused until an operator says otherwise.
 
         Raises:
             EngineUnavailable.
@@ -41,10 +42,11 @@ class Opening:
             return True
         if layout.paused:
             return False
-        if layout.id != self._opened_in:
-            self._opened_in, self._opened = layout.id, set()
-        if not question.epoch and event_id in self._opened:
+        if layout.id != self._born_in:
+            self._born_in, self._born = layout.id, {}
+        if self._born.get(event_id, question.born) != question.born:
             _log.error("the engine lost the data of an event", event_id=event_id)
             await self._queue.pause(event_id, LOST_EVENT, "system")
-        self._opened.add(event_id)
+        if question.born:
+            self._born[event_id] = question.born
         return True

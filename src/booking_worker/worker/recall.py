@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import Final
 
 from booking_worker.domain.model import Lease
@@ -28,14 +27,14 @@ class Recall:
 
     def __init__(self, queue: BookingQueue) -> None:
         self._queue = queue
-        self._booked: dict[str, dict[str, dict[str, None]]] = {}
-        """event id -> engine that knows of the booking -> item ids"""
+        self._booked: dict[str, dict[str, dict[str, int]]] = {}
+        """event id -> engine that knows of the bookings -> item id -> its number in the line"""
         self._order: deque[tuple[str, str]] = deque()
 
     def booked(self, lease: Lease) -> None:
         """The Booking Service has made the booking of a reserve."""
         engines = self._booked.setdefault(lease.event_id, {})
-        engines.setdefault(lease.engine, {})[lease.item_id] = None
+        engines.setdefault(lease.engine, {})[lease.item_id] = lease.seq
         self._order.append((lease.event_id, lease.item_id))
         while len(self._order) > _MOST_REMEMBERED:
             self._forget(*self._order.popleft())
@@ -46,18 +45,26 @@ class Recall:
         Raises EngineUnavailable; what was not told then is told the next time.
         """
         engines = self._booked.get(event_id, {})
+        untold = {
+            item_id: seq
+            for old, items in engines.items()
+            if old != engine
+            for item_id, seq in items.items()
+        }
+        if not untold:
+            return
+        again = 0
+        in_order = sorted(untold, key=untold.__getitem__)
+        for start in range(0, len(in_order), _MOST_AT_ONCE):
+            again += await self._queue.readmit(event_id, in_order[start : start + _MOST_AT_ONCE])
+        # Kept as the next engine may not know of this. More were made meanwhile, maybe.
         for old in engines.keys() - {engine}:
-            again = 0
-            while untold := list(islice(engines[old], _MOST_AT_ONCE)):
-                again += await self._queue.readmit(event_id, untold)
-                for item_id in untold:
-                    engines[old].pop(item_id, None)
-                    engines.setdefault(engine, {})[item_id] = None
-            del engines[old]
-            if again:
-                _log.warning(
-                    "admitted again: the engine was replaced", event_id=event_id, items=again
-                )
+            for item_id in untold.keys() & engines[old].keys():
+                engines.setdefault(engine, {})[item_id] = engines[old].pop(item_id)
+            if not engines[old]:
+                del engines[old]
+        if again:
+            _log.warning("admitted again: the engine was replaced", event_id=event_id, items=again)
 
     def _forget(self, event_id: str, item_id: str) -> None:
         engines = self._booked.get(event_id, {})

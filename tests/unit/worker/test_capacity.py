@@ -237,10 +237,10 @@ async def test_an_answer_to_another_engine_is_asked_for_anew(
 
     async def failing_over(_: object) -> object:
         if len(answers) == 2:
-            await stage.client.delete(stage.key("state"))
+            await stage.client.hset(stage.key("state"), "born", "somebody else's")
         return available(answers.pop(0))
 
-    await stage.capacity(5)
+    await stage.join_one()
     scripted.script.answers["CheckAvailability"] = failing_over
     assert await keeper.left(EVENT) == 9
     assert not (await stage.status()).capacity_known

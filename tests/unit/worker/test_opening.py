@@ -24,6 +24,12 @@ def asked(crew: Crew) -> int:
     return len(crew.script.requests("CheckAvailability"))
 
 
+async def wipe(stage: Stage, *more: str) -> None:
+    """The event is gone."""
+    named = keys.of_event(EVENT)
+    await stage.client.delete(*(set(named.values()) - {keys.WORKERS, keys.LAYOUT}), *more)
+
+
 async def open_books(keeper: CapacityKeeper, crew: Crew) -> None:
     crew.script.answers["CheckAvailability"] = available(3)
     assert await keeper.left(EVENT) == 3
@@ -54,15 +60,16 @@ async def test_the_books_of_a_wiped_engine_are_not_opened(
 ):
     """No poll has seen it yet: whoever is about to open books looks at the record first."""
     before = await scripted.queue.read_layout()
+    await stage.join_one()
     await open_books(keeper, scripted)
-    await stage.client.delete(stage.key("state"), keys.LAYOUT)
+    await wipe(stage, keys.LAYOUT)
     if not guarded:
 
         async def as_before() -> Layout:
             return before
 
         monkeypatch.setattr(scripted.queue, "read_layout", as_before)
-        keeper._opening._opened.clear()
+        keeper._opening._born.clear()
     await stage.join_one()
     await open_books(keeper, scripted)
     assert len(await stage.claim()) == (0 if guarded else 1)
@@ -74,8 +81,9 @@ async def test_an_event_that_lost_its_own_data_waits_for_an_operator(
     stage: Stage, scripted: Crew, keeper: CapacityKeeper
 ):
     """A Cluster's node came back without its data; the record is on another."""
+    await stage.join_one()
     await open_books(keeper, scripted)
-    await stage.client.delete(stage.key("state"))
+    await wipe(stage)
     await stage.join_one()
     await open_books(keeper, scripted)
     status = await stage.status()
@@ -89,12 +97,25 @@ async def test_an_event_that_lost_its_own_data_waits_for_an_operator(
 async def test_an_engine_that_was_wiped_and_resumed_is_as_good_as_new(
     stage: Stage, scripted: Crew, keeper: CapacityKeeper
 ):
+    await stage.join_one()
     await open_books(keeper, scripted)
-    await stage.client.delete(stage.key("state"), keys.LAYOUT)
+    await wipe(stage, keys.LAYOUT)
+    await stage.join_one()
     await scripted.queue.read_layout()
     await scripted.queue.resume("")
     await open_books(keeper, scripted)
-    assert not (await stage.status()).paused
+    assert len(await stage.claim()) == 1
+
+
+async def test_an_event_that_another_engine_never_opened_is_none_that_was_lost(
+    stage: Stage, scripted: Crew, keeper: CapacityKeeper
+):
+    """The failover took its first refresh, and not who joined."""
+    await stage.join_one()
+    await open_books(keeper, scripted)
+    await stage.client.hdel(stage.key("state"), "epoch")
+    await open_books(keeper, scripted)
+    assert len(await stage.claim()) == 1
 
 
 async def test_an_event_is_listed_anew_under_an_engine_that_may_have_lost_it(

@@ -99,6 +99,18 @@ async def test_many_are_told_in_parts(
     assert await statuses(stage, lost) == [Status.PROCESSING] * 3
 
 
+async def test_they_are_admitted_in_the_order_of_the_line(
+    stage: Stage, queue: BookingQueue, lost: list[Lease]
+):
+    """Whatever the order in which the Booking Service answered."""
+    memory = Recall(queue)
+    for lease in reversed(lost):
+        memory.booked(lease)
+    await memory.hear(EVENT, "the new master")
+    again = [change.seq for change in await stage.changes() if change.after == "processing"][-3:]
+    assert again == sorted(again)
+
+
 async def test_the_oldest_are_forgotten(
     stage: Stage, queue: BookingQueue, lost: list[Lease], monkeypatch: pytest.MonkeyPatch
 ):

@@ -11,7 +11,7 @@
 --       settled_seats  int  both as they were at the question
 --       moves          int
 --       asked_engine   which engine was asked
---       epoch          which engine the books were refreshed under by then; empty: under none
+--       born           the first item ever, by the books that were asked; empty: none
 -- RETURNS waiting, or -1 when nothing was set, as other books were asked than these
 --
 -- @include books
@@ -24,9 +24,8 @@ local event = redis.call('HMGET', state,
 for at = 1, 6 do event[at] = tonumber(event[at] or 0) end
 local settled, moved, processing, releasing, held, confirmed = unpack(event)
 
-local before = redis.call('HGET', state, 'epoch')
-local emptied = epoch ~= '' and not before
-if emptied or asked_engine ~= engine() or settled < settled_seats or moved < moves then
+local lost = born ~= '' and redis.call('HGET', state, 'born') ~= born
+if lost or asked_engine ~= engine() or settled < settled_seats or moved < moves then
   return -1
 end
 
@@ -38,6 +37,8 @@ if available >= 0 then
   unlimited = 0
 end
 local SETTLING_MS = 5000
+local engines = redis.call('HMGET', state, 'epoch', 'born_in')
+local before = engines[1] or engines[2]
 if before and before ~= engine() then
   redis.call('HSET', state, 'settled_at', string.format('%.0f', now + SETTLING_MS))
 end

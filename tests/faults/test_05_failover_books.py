@@ -26,7 +26,7 @@ from booking_worker.queue import keys
 from booking_worker.sandbox import promises
 from booking_worker.sandbox.journal import AuditLine
 from tests.support import queue_audit
-from tests.support.servers import HOST, Server
+from tests.support.server import HOST, Server
 from tests.support.shop import EVENT, Shop, read_journal
 from tests.support.stage import a_join
 from tests.support.wait import wait_until

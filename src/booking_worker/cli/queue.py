@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="See who waits, holds and has bought; cancel an item; pause and resume admission.",
+    help="See who waits and holds; cancel an item; pause and resume.",
 )
 
 Item = Annotated[str, typer.Argument(metavar="ITEM", help="The id that a join was answered.")]

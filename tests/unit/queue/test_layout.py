@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from booking_worker.domain.errors import EngineUnavailable
+from booking_worker.domain.errors import EngineUnavailable, LayoutTooNew
+from booking_worker.queue import keys
 from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.stage import Stage, nowhere
 
@@ -26,6 +27,13 @@ async def test_what_is_said_of_all_is_known_here_at_once(stage: Stage, queue: Bo
     assert queue.layout.paused == "größer: 💃"
     await queue.resume("")
     assert queue.layout.paused == ""
+
+
+async def test_a_later_layout_is_not_read(stage: Stage, queue: BookingQueue):
+    await stage.client.hset(keys.LAYOUT, mapping={"version": 2, "id": "x", "created_at": 1})
+    with pytest.raises(LayoutTooNew):
+        await queue.read_layout()
+    assert queue.layout is None
 
 
 async def test_no_engine_no_record():

@@ -24,6 +24,7 @@ from booking_worker.api.health import (
     Finding,
     Grade,
     Health,
+    admission_check,
     engine_check,
     peer_check,
     worker_check,
@@ -54,6 +55,7 @@ from booking_worker.sandbox.server import Sandbox
 from booking_worker.telemetry.audit import AuditLog
 from booking_worker.telemetry.logs import configure, get_logger
 from booking_worker.telemetry.metrics import Metrics, MetricsServer
+from booking_worker.worker.admission import Admission
 from booking_worker.worker.capacity import CapacityKeeper
 from booking_worker.worker.gauges import Gauges
 from booking_worker.worker.pool import WorkerPool
@@ -108,9 +110,9 @@ class Shared:
 class Application:
     """One replica of the service: start it, use it at its ports, stop it.
 
-    ``start`` raises InvalidSettings, EngineInUse or EngineFailed when it can't be; what had
-    started by then is stopped again. With ``sandbox`` it brings stand-ins of the services that
-    it calls, at the endpoints of the settings, with their ledger in DATA_DIR.
+    ``start`` raises InvalidSettings, EngineInUse, EngineFailed or LayoutTooNew when it can't be;
+    what had started by then is stopped again. With ``sandbox`` it brings stand-ins of the
+    services that it calls, at the endpoints of the settings, with their ledger in DATA_DIR.
     """
 
     def __init__(
@@ -156,6 +158,9 @@ class Application:
         self._capacity = CapacityKeeper(
             queue, services.ticket, metrics, settings.capacity_refresh_seconds
         )
+        self._admission = Admission(
+            queue, metrics, self._audit.record, on_resumed=lambda: self._on_wake("")
+        )
         self._timeouts = TimeoutHandler(queue, metrics, settings.queue_cleanup_interval)
         self._pool = WorkerPool(
             queue,
@@ -192,7 +197,7 @@ class Application:
         self._grpc = GrpcServer(
             [
                 QueueService(self._operations, self._health, metrics).service(),
-                AdminService(Administration(queue), metrics).service(),
+                AdminService(Administration(queue, self._audit.record), metrics).service(),
             ],
             self._health,
             metrics,
@@ -213,6 +218,7 @@ class Application:
         return {
             "engine": engine_check(lambda: self._queue.status("")),
             "durability": self._check_durability,
+            "admission": admission_check(lambda: self._admission.paused, self._lines.paused),
             "worker": worker_check(
                 self._lines,
                 self._pool.seconds_since_claim,
@@ -298,6 +304,7 @@ class Application:
         try:
             await self._start(self._audit, self._engine, self._sandbox)
             await self._weigh_engine()
+            await self._start(self._admission)
             # Those behind come first: nothing is taken at the door that nobody works on.
             await self._start(self._services, self._notifier, self._feed)
             await self._start(self._capacity, self._pool, self._timeouts, self._wake)
@@ -357,7 +364,7 @@ def run(
     of several leaves that to who started it, as its group and its supervisor may both signal.
 
     Raises:
-        InvalidSettings, EngineInUse, EngineFailed: it can't start.
+        InvalidSettings, EngineInUse, EngineFailed, LayoutTooNew: it can't start.
     """
     configure(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -20,7 +20,7 @@ def items(leases: list[Lease]) -> list[str]:
 
 async def test_nobody_waits(stage: Stage):
     assert await stage.claimed() == Claimed(
-        [], blocked=False, needs_refresh=False, now_ms=BEGINNING
+        [], blocked=False, needs_refresh=False, now_ms=BEGINNING, engine=""
     )
 
 
@@ -28,7 +28,10 @@ async def test_a_lease_says_all_that_the_task_needs(stage: Stage):
     join = a_join("ann", 3)
     await stage.join(join)
     await stage.capacity(10)
-    assert await stage.claim() == [
+    engine = (await stage.queue.ask_capacity(EVENT)).engine
+    claimed = await stage.claimed()
+    assert claimed.engine == engine != ""
+    assert claimed.leases == [
         Lease(
             task=Task.RESERVE,
             item_id=join.item_id,
@@ -49,6 +52,7 @@ async def test_a_lease_says_all_that_the_task_needs(stage: Stage):
             grace_used=False,
             reason="",
             worker_id="w",
+            engine=engine,
         )
     ]
     assert details.unpack(EVENT, "ann", 3, join.details).metadata == {"from": "test"}
@@ -202,6 +206,25 @@ async def test_another_engine_than_the_one_that_was_asked_admits_nobody(
     await stage.capacity(5)
     assert not (await stage.status()).paused
     assert len(await stage.claim(5)) == 1
+
+
+@pytest.mark.parametrize("which", [EVENT, ""])
+async def test_while_it_is_paused_nobody_is_admitted_and_all_else_goes_on(
+    stage: Stage, queue: BookingQueue, which: str
+):
+    await stage.capacity(9)
+    paid, left = await stage.held_item("paid"), await stage.held_item("left")
+    begun = await stage.processing("begun")
+    await queue.hand_back(begun, asked=True)
+    await stage.join_one("next")
+    await queue.pause(which, "the hall is flooded", "operator:kim")
+    await queue.ask_confirm(paid, "paid", "PAY")
+    await queue.cancel(left, "left", "", "test")
+    claimed = await stage.claimed(9)
+    assert items(claimed.leases) == [paid, left, begun.item_id]
+    assert claimed.blocked
+    await queue.resume(which)
+    assert len(await stage.claim(9)) == 1
 
 
 async def test_without_a_limit_all_are_admitted(stage: Stage):

@@ -154,6 +154,6 @@ def test_every_error_is_known_to_python(error: str):
     assert not isinstance(made, ResponseError)
 
 
-def test_all_28_are_walked():
-    assert len(scripts.names()) == 28
-    assert len(INCLUDES) == 10
+def test_all_32_are_walked():
+    assert len(scripts.names()) == 32
+    assert len(INCLUDES) == 12

@@ -95,6 +95,15 @@ async def test_by_an_answer_to_the_engine_before_this_one(stage: Stage, queue: B
     assert await queue.sell_out(EVENT) is None
 
 
+async def test_while_an_operator_has_it_paused(stage: Stage, queue: BookingQueue):
+    await stage.join_one()
+    await stage.capacity(0)
+    await queue.pause(EVENT, "the Ticket Service is wrong", "operator:kim")
+    assert await queue.sell_out(EVENT) is None
+    await queue.resume(EVENT)
+    assert await queue.sell_out(EVENT) == 0
+
+
 async def test_when_nobody_waits(stage: Stage, queue: BookingQueue):
     await stage.capacity(0)
     assert await queue.sell_out(EVENT) is None

@@ -138,6 +138,34 @@ async def test_who_waits_is_woken_when_something_is_left(stage: Stage):
         assert await woken_for() == [EVENT]
 
 
+async def test_an_answer_about_books_that_are_lost_sets_nothing(stage: Stage, queue: BookingQueue):
+    await stage.join_one()
+    question = await queue.ask_capacity(EVENT)
+    await stage.client.hset(stage.key("state"), "born", "somebody else's")
+    assert await queue.set_capacity(EVENT, question, 9) is None
+    assert not (await stage.status()).capacity_known
+
+
+@pytest.mark.parametrize("counter", ["settled_seats", "moves"])
+async def test_an_answer_to_books_that_knew_more_sets_nothing(
+    stage: Stage, queue: BookingQueue, counter: str
+):
+    await stage.capacity(3)
+    question = await queue.ask_capacity(EVENT)
+    further = question._replace(**{counter: getattr(question, counter) + 1})
+    assert await queue.set_capacity(EVENT, further, 9) is None
+    assert (await stage.status()).capacity == 3
+
+
+async def test_whoever_opens_the_books_is_not_in_the_way_of_another(
+    stage: Stage, queue: BookingQueue
+):
+    """Two replicas ask at once for an event that is new."""
+    first, second = [await queue.ask_capacity(EVENT) for _ in range(2)]
+    assert await queue.set_capacity(EVENT, first, 9) == 0
+    assert await queue.set_capacity(EVENT, second, 9) == 0
+
+
 async def test_a_payment_in_progress_leaves_the_books_as_they_are(
     stage: Stage, queue: BookingQueue
 ):

@@ -32,6 +32,7 @@ async def test_an_event_that_nobody_joined(stage: Stage, queue: BookingQueue):
         total_seats=0,
         sold_out=False,
         paused=False,
+        paused_because="",
         rate=Rate(0.0, 0, 0),
         now_ms=BEGINNING,
         oldest_ms=0,
@@ -63,6 +64,18 @@ async def test_admission_pauses_when_the_engine_is_another(stage: Stage, restart
         await stage.client.hset(stage.key("state"), "epoch", "the engine before the restart")
     status = await stage.status()
     assert (status.paused, status.capacity_known) == (restarted, not restarted)
+
+
+@pytest.mark.parametrize("paused", ["one", "all"])
+async def test_why_an_operator_lets_nobody_in(stage: Stage, queue: BookingQueue, paused: str):
+    await stage.capacity(5)
+    await queue.pause(EVENT if paused == "one" else "", "the hall is flooded", "operator:kim")
+    status = await stage.status()
+    assert (status.paused, status.paused_because) == (True, "the hall is flooded")
+    assert status.capacity_known
+    await queue.resume(EVENT if paused == "one" else "")
+    status = await stage.status()
+    assert (status.paused, status.paused_because) == (False, "")
 
 
 async def test_the_head_of_the_line_says_how_long_it_has_waited(

@@ -40,7 +40,7 @@ class ReferenceQueue:
         self.items: dict[str, Item] = {}
         self.places: dict[str, list[str]] = {}
         self.keys: dict[tuple[str, str], str] = {}
-        self.tokens = self.admitted = 0
+        self.tokens = self.admitted = self.settled_at = 0
         self.capacity = self.settled = self.moves = 0
         self.answered = self.known = self.exact = self.unlimited = self.sold_out = False
 
@@ -54,6 +54,11 @@ class ReferenceQueue:
     def position(self, item: Item) -> int:
         """1 is next; 0 once admitted."""
         return self.waiting().index(item) + 1 if item.status is Status.WAITING else 0
+
+    @property
+    def certain(self) -> bool:
+        """Whether who hears of the capacity can rely on it."""
+        return self.exact and self.now >= self.settled_at
 
     def among(self, *statuses: Status) -> list[Item]:
         """Items in any of these statuses."""
@@ -156,14 +161,14 @@ class ReferenceQueue:
                 head.status = Status.PROCESSING
                 leases.append(self._lease(head))
                 head.first_token = self.tokens
-            elif self.known and self.exact and head.seats > self.capacity + in_flight > 0:
+            elif self.known and self.certain and head.seats > self.capacity + in_flight > 0:
                 self._end(head, Status.SOLD_OUT)
             else:
                 stuck = True
         # With all slots taken, that admission is paused is said nevertheless.
         stuck = stuck or (Task.RESERVE in tasks and not self.known and bool(self.waiting()))
         gone = self.capacity <= 0 and not self.among(Status.PROCESSING, *HOLDING)
-        refresh = not self.known or (not self.unlimited and (not self.exact or gone))
+        refresh = not self.known or (not self.unlimited and (not self.certain or gone))
         return Claimed(leases, stuck, stuck and refresh)
 
     def _lease(self, item: Item) -> Leased:
@@ -292,6 +297,8 @@ class ReferenceQueue:
     def set_capacity(self, question: Question, available: int | None) -> int:
         """From an answer that may be old: never more than is left for sure."""
         busy = self.seats(Status.PROCESSING, Status.RELEASING)
+        if self.answered and not self.known:
+            self.settled_at = self.now + 5_000
         self.answered = self.known = True
         self.unlimited = available is None
         if available is None:
@@ -307,7 +314,7 @@ class ReferenceQueue:
     def sell_out(self, limit: int) -> int | None:
         """Tell who waits, while it is certain."""
         open_ = self.unlimited or self.capacity > 0 or self.among(Status.PROCESSING, *HOLDING)
-        if open_ or not self.exact or not self.known or not self.waiting():
+        if open_ or not self.certain or not self.known or not self.waiting():
             return None
         self.sold_out = True
         for item in self.waiting()[:limit]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from booking_worker.domain.model import Held, Status
+from booking_worker.domain.model import Held, Status, Task
 from booking_worker.proto import admin_pb2 as pb
+from booking_worker.proto import booking_worker_pb2 as worker_pb
 from tests.support.api import EVENT, Api, failure, field_at_fault, on_one_engine
 
 pytestmark = on_one_engine
@@ -126,6 +127,32 @@ async def test_a_dead_letter_whose_user_joined_again_cannot_go_back(api: Api):
     assert "another place" in (error.details() or "")
 
 
+@pytest.mark.parametrize("event_id", [EVENT, ""])
+async def test_nobody_is_admitted_from_a_pause_until_a_resume(api: Api, event_id: str):
+    item_id = await api.join("ann")
+    request = pb.PauseAdmissionRequest(event_id=event_id, reason="flooded", operator="kim")
+    await api.admin.PauseAdmission(request)
+    await api.admin.PauseAdmission(request)
+    status = await api.admin.GetEventStatus(pb.GetEventStatusRequest(event_id=EVENT))
+    assert (status.paused, status.paused_because) == (True, "flooded")
+    shown = await api.stub.GetQueueStatus(worker_pb.GetQueueStatusRequest(event_id=EVENT))
+    assert (shown.paused, "flooded" in shown.message) == (True, False)
+    question = await api.queue.ask_capacity(EVENT)
+    await api.queue.set_capacity(EVENT, question, 9)
+    assert (await api.queue.claim(EVENT, "w", 1, frozenset({Task.RESERVE}))).leases == []
+    assert await api.join("bob")
+    assert (await api.position(item_id)).position == 1
+    resume = pb.ResumeAdmissionRequest(event_id=event_id, operator="kim")
+    assert (await api.admin.ResumeAdmission(resume)).paused_because == "flooded"
+    assert (await api.admin.ResumeAdmission(resume)).paused_because == ""
+    assert len((await api.queue.claim(EVENT, "w", 1, frozenset({Task.RESERVE}))).leases) == 1
+    assert [(line["who"], line["did"], line["why"]) for line in api.records] == [
+        ("operator:kim", "pause", "flooded"),
+        ("operator:kim", "pause", "flooded"),
+        ("operator:kim", "resume", "flooded"),
+    ]
+
+
 @pytest.mark.parametrize(
     "method, request_type",
     [
@@ -156,6 +183,9 @@ async def test_an_unknown_item_is_not_found_and_none_is_a_mistake(api: Api, meth
         ("ListDeadLetters", pb.ListDeadLettersRequest(event_id="e", limit=-(2**63)), "limit"),
         ("CancelItem", pb.CancelItemRequest(queue_item_id=NOWHERE, operator="\n"), "operator"),
         ("CancelItem", pb.CancelItemRequest(queue_item_id=NOWHERE, reason="x" * 501), "reason"),
+        ("PauseAdmission", pb.PauseAdmissionRequest(event_id="a b", reason="x"), "event_id"),
+        ("PauseAdmission", pb.PauseAdmissionRequest(), "reason"),
+        ("ResumeAdmission", pb.ResumeAdmissionRequest(event_id="{"), "event_id"),
         (
             "RequeueDeadLetter",
             pb.RequeueDeadLetterRequest(queue_item_id=NOWHERE, operator="x" * 129),

@@ -163,7 +163,7 @@ async def running_api(
     health = Health({"engine": engine_check(queue.events)})
     services = [
         QueueService(operations, health, metrics).service(),
-        AdminService(Administration(queue), metrics).service(),
+        AdminService(Administration(queue, records.append), metrics).service(),
     ]
     server = GrpcServer(
         services,

@@ -11,7 +11,7 @@ from booking_worker.queue import keys
 
 CLOCK_KEY: Final = "booking-test-clock"
 BEGINNING: Final = 1_800_000_000_000
-TAGS: Final = ("concert", "theatre", "fête-💃", "a", "b", "c", keys.WORKERS)
+TAGS: Final = ("concert", "theatre", "fête-💃", "a", "b", "c", keys.WORKERS, keys.LAYOUT)
 """What the tests' events are called: in a Cluster each slot has a clock of its own."""
 
 MOVED_BY_TESTS: Final = {

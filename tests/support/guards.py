@@ -15,10 +15,14 @@ from importlib import resources
 from typing import Any, Final
 
 from booking_worker.api import validation
+from booking_worker.domain.model import Layout
 from booking_worker.peers.booking import BookingClient
 from booking_worker.peers.breaker import Breaker
+from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.queue.runner import Lane
 from booking_worker.worker.assignment import Outcome
+from booking_worker.worker.opening import Opening
+from booking_worker.worker.recall import Recall
 from booking_worker.worker.reserve import Reserve
 from booking_worker.worker.runner import TaskRunner
 from booking_worker.worker.setbacks import Setbacks
@@ -100,6 +104,21 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
         "hand_back",
         "local more = item.more",
         "local more = item.more\nmore.crashes = (more.crashes or 0) + 1",
+    ),
+    "the gap between tokens": (
+        "includes/token",
+        "return token_engine and (math.floor(token / TOKENS_LOST) + 1) * TOKENS_LOST or token",
+        "return token",
+    ),
+    "the engine that was asked": (
+        "set_capacity",
+        "if lost or asked_engine ~= engine() or settled < settled_seats or moved < moves then",
+        "if false then",
+    ),
+    "the pause for another engine": (
+        "claim",
+        "or event[7] == engine()",
+        "or event[7]",
     ),
     "the certainty": ("sell_out", "if not certain or", "if"),
 }
@@ -186,6 +205,24 @@ def _without_check_of_ids(patch: Patch) -> None:
     patch(validation, "is_plain_id", lambda text: True)
 
 
+def _without_memory_of_bookings(patch: Patch) -> None:
+    patch(Recall, "booked", lambda self, lease: None)
+
+
+def _without_record_of_layout(patch: Patch) -> None:
+    """The engine, and each event in it, is believed to be what it was, whatever it lost."""
+
+    async def read_layout(self: BookingQueue) -> Layout:
+        self.layout = self.layout or Layout(1, "any", 0, "", "", 0)
+        return self.layout
+
+    async def allows(self: Opening, event_id: str, question: Any) -> bool:
+        return True
+
+    patch(BookingQueue, "read_layout", read_layout)
+    patch(Opening, "allows", allows)
+
+
 POISONED: Final = "poison"
 """The user whose reserves do harm where a poison is put in."""
 
@@ -225,6 +262,8 @@ _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "weighing refusals": _without_weighing,
     "asking again": _without_asking_again,
     "the check of ids": _without_check_of_ids,
+    "the memory of bookings": _without_memory_of_bookings,
+    "the record of the layout": _without_record_of_layout,
     "poison that crashes": _poison(_crash),
     "poison that hangs": _poison(_hang),
     "poison that kills": _poison(_kill),

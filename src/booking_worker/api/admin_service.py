@@ -30,6 +30,8 @@ class AdminService:
                 "ListDeadLetters": calls.unary(pb.ListDeadLettersRequest, self._list_dead_letters),
                 "RequeueDeadLetter": calls.unary(pb.RequeueDeadLetterRequest, self._requeue),
                 "DiscardDeadLetter": calls.unary(pb.DiscardDeadLetterRequest, self._discard),
+                "PauseAdmission": calls.unary(pb.PauseAdmissionRequest, self._pause),
+                "ResumeAdmission": calls.unary(pb.ResumeAdmissionRequest, self._resume),
             },
             calls,
         )
@@ -85,3 +87,17 @@ class AdminService:
         await seconds_left(context)
         await self._administration.discard(request.queue_item_id, request.operator)
         return pb.DiscardDeadLetterResponse()
+
+    async def _pause(
+        self, request: pb.PauseAdmissionRequest, context: Context
+    ) -> pb.PauseAdmissionResponse:
+        await seconds_left(context)
+        await self._administration.pause(request.event_id, request.reason, request.operator)
+        return pb.PauseAdmissionResponse()
+
+    async def _resume(
+        self, request: pb.ResumeAdmissionRequest, context: Context
+    ) -> pb.ResumeAdmissionResponse:
+        await seconds_left(context)
+        was = await self._administration.resume(request.event_id, request.operator)
+        return pb.ResumeAdmissionResponse(paused_because=was)

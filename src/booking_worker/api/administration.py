@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 from booking_worker.api import validation
 from booking_worker.domain.errors import InvalidRequest
@@ -27,8 +27,10 @@ _MOST_OPERATOR_CHARACTERS = 128
 class Administration:
     """Every operation may raise EngineUnavailable, and InvalidRequest that names a field."""
 
-    def __init__(self, queue: BookingQueue) -> None:
+    def __init__(self, queue: BookingQueue, record: Callable[[Mapping[str, Any]], None]) -> None:
+        """``record`` takes a line for the audit log about what is told by no change of an item."""
         self._queue = queue
+        self._record = record
 
     async def events(self) -> list[str]:
         """The events that anyone ever joined, by name."""
@@ -108,6 +110,34 @@ class Administration:
         """
         validation.event_of_item(item_id)
         await self._queue.discard(item_id, _actor(operator))
+
+    async def pause(self, event_id: str, reason: str, operator: str) -> None:
+        """Admit nobody to an event, or to any when ``event_id`` is empty.
+
+        Joins, positions, payments, cancels and releases go on. Pausing again changes the reason.
+        """
+        if event_id:
+            validation.event_id(event_id)
+        validation.reason(reason)
+        if not reason.strip():
+            raise InvalidRequest("reason", "must say why")
+        actor = _actor(operator)
+        await self._queue.pause(event_id, reason, actor)
+        self._record({"who": actor, "did": "pause", "event_id": event_id, "why": reason})
+
+    async def resume(self, event_id: str, operator: str) -> str:
+        """Admit again, to an event or to all; why nobody was, or empty when they were.
+
+        An event that was paused by itself stays so when all are resumed, and one that is resumed
+        still waits while all are paused.
+        """
+        if event_id:
+            validation.event_id(event_id)
+        actor = _actor(operator)
+        was = await self._queue.resume(event_id)
+        if was:
+            self._record({"who": actor, "did": "resume", "event_id": event_id, "why": was})
+        return was
 
 
 def _statuses(given: Sequence[str]) -> frozenset[Status]:

@@ -92,6 +92,8 @@ def queue_status(status: QueueStatus) -> booking_worker_pb2.GetQueueStatusRespon
         message = "nobody has joined"
     elif event.sold_out:
         message = "sold out"
+    elif event.paused_because:
+        message = "admission is paused; everybody keeps their place"
     elif event.paused:
         message = "admission pauses until the tickets left have been counted again"
     else:
@@ -156,6 +158,7 @@ def event_status(event: EventStatus) -> admin_pb2.EventStatus:
         total_seats=event.total_seats,
         sold_out=event.sold_out,
         paused=event.paused,
+        paused_because=event.paused_because,
         rate=admin_pb2.Rate(
             weight=event.rate.weight, at_ms=event.rate.at_ms, since_ms=event.rate.since_ms
         ),

@@ -18,6 +18,7 @@ _FRESH_SECONDS = 1.0
 _CHECK_SECONDS = 2.0
 _PEER_FRESH_SECONDS = 5.0
 _PEER_CHECK_SECONDS = 1.0
+_MOST_NAMED = 5
 
 
 class Grade(StrEnum):
@@ -174,6 +175,28 @@ async def _ask_peer(ask: Callable[[], Awaitable[str]]) -> Finding:
     if status and status != Grade.HEALTHY:
         return Finding(Grade.DEGRADED, f"says that it is {status}")
     return Finding(Grade.HEALTHY, "")
+
+
+def admission_check(
+    paused: Callable[[], str], paused_events: Callable[[], Mapping[str, str]]
+) -> Check:
+    """Degraded while people wait for an operator to resume admission; joins go on.
+
+    ``paused`` says why nobody is admitted to any event (empty when they are), ``paused_events``
+    of which events that is so.
+    """
+
+    async def check() -> Finding:
+        why, events = paused(), paused_events()
+        if not why and events:
+            names = ", ".join(sorted(events)[:_MOST_NAMED])
+            more = f" and {len(events) - _MOST_NAMED} more" if len(events) > _MOST_NAMED else ""
+            why = f"paused for {names}{more}: {events[min(events)]}"
+        if why:
+            return Finding(Grade.DEGRADED, f"nobody is admitted; {why}")
+        return Finding(Grade.HEALTHY, "")
+
+    return check
 
 
 def worker_check(

@@ -67,6 +67,7 @@ class LineWatch:
         self._every = every_seconds
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        self._paused: dict[str, str] = {}
         self._to_look_at: list[str] = []
         self._looking: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -95,6 +96,10 @@ class LineWatch:
             if now - seen.since > self._patience
         }
 
+    def paused(self) -> dict[str, str]:
+        """The events that somebody waits for in vain until an operator resumes them, and why."""
+        return dict(self._paused)
+
     async def run_once(self) -> None:
         """Look at the events once: at all, or at the next 200 of very many.
 
@@ -103,14 +108,18 @@ class LineWatch:
         """
         if not self._to_look_at:
             self._to_look_at = await self._queue.events()
-            for event_id in self._seen.keys() - set(self._to_look_at):
-                del self._seen[event_id]
+            for known in (self._seen, self._paused):
+                for event_id in known.keys() - set(self._to_look_at):
+                    del known[event_id]
         for event_id in self._to_look_at[:_MOST_EVENTS_PER_LOOK]:
             await self._look_at(event_id)
         del self._to_look_at[:_MOST_EVENTS_PER_LOOK]
 
     async def _look_at(self, event_id: str) -> None:
         status = await self._queue.status(event_id)
+        self._paused.pop(event_id, None)
+        if status.paused_because and status.waiting:
+            self._paused[event_id] = status.paused_because
         seats = 0
         if status.waiting and status.capacity is not None:
             head = await self._queue.list_items(event_id, "waiting", 0, 1)

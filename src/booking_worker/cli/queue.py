@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="See who waits, holds and has bought; cancel an item.",
+    help="See who waits and holds; cancel an item; pause and resume.",
 )
 
 Item = Annotated[str, typer.Argument(metavar="ITEM", help="The id that a join was answered.")]
@@ -173,6 +173,74 @@ def cancel(
         typer.echo(f"{item} is {status}: it is cancelled once its tickets have been given back.")
 
 
+Event = Annotated[
+    str, typer.Argument(metavar="EVENT", show_default="all events", help="One event.")
+]
+
+
+@app.command(
+    epilog=examples(
+        "booking-worker queue pause concert --reason 'the hall has to be moved'",
+        "booking-worker queue pause --reason 'prices are wrong'     # every event",
+    )
+)
+def pause(
+    reason: Annotated[
+        str,
+        typer.Option(
+            "--reason", metavar="TEXT", help="Why, for other operators and the audit log."
+        ),
+    ],
+    event: Event = "",
+    operator: Operator = "",
+    address: Address = "",
+    tls_ca: TlsCa = None,
+) -> None:
+    """Admit nobody until `queue resume`: to one event, or to any.
+
+    People still join and keep their places; who holds tickets can pay, cancel and run out of
+    time; a wait in line still ends after QUEUE_TIMEOUT_SECONDS. Of all events, every replica
+    knows it within a second.
+    """
+    from booking_worker.cli.client import service
+    from booking_worker.proto import admin_pb2
+
+    request = admin_pb2.PauseAdmissionRequest(
+        event_id=event, reason=reason, operator=operator or getpass.getuser()
+    )
+    with service(address, tls_ca) as client:
+        client.call(client.admin.PauseAdmission, request)
+    typer.echo(f"Nobody is admitted to {event or 'any event'} until it is resumed.")
+
+
+@app.command(
+    epilog=examples(
+        "booking-worker queue resume concert",
+        "booking-worker queue resume                  # all but those paused by themselves",
+    )
+)
+def resume(
+    event: Event = "",
+    operator: Operator = "",
+    address: Address = "",
+    tls_ca: TlsCa = None,
+) -> None:
+    """Admit again after `queue pause`, or after the engine lost its data.
+
+    Capacity is refreshed first where that is due. What to check before: docs/upgrade.md.
+    """
+    from booking_worker.cli.client import service
+    from booking_worker.proto import admin_pb2
+
+    request = admin_pb2.ResumeAdmissionRequest(
+        event_id=event, operator=operator or getpass.getuser()
+    )
+    with service(address, tls_ca) as client:
+        was = client.call(client.admin.ResumeAdmission, request).paused_because
+    what = event or "all events"
+    typer.echo(f"{what}: resumed; paused was: {was}" if was else f"{what}: not paused.")
+
+
 def print_items(items: list[admin_pb2.Item], none: str, *, json: bool) -> None:
     """Items on standard output: a JSON array, a table, or ``none`` where there are none."""
     from booking_worker.cli.client import as_dict
@@ -251,6 +319,7 @@ def _facts(books: admin_pb2.EventStatus) -> dict[str, object]:
     return {
         "event": books.event_id,
         "state": _state(books),
+        "paused because": books.paused_because,
         "joined": books.joined,
         "admitted": f"{books.admitted}, {rate:.1f} a second lately",
         "waiting": f"{books.waiting}{oldest if books.oldest_ms else ''}",

@@ -13,6 +13,7 @@ BookingWorkerError
 |- EngineUnavailable        the engine did not answer in time
 |- EngineInUse              another service owns this DATA_DIR
 |- EngineFailed             the engine cannot be had, or cannot keep the promises
+|- LayoutTooNew             the engine's keys are of a later version of the service
 '- PeerError                a service that we call
    |- PeerUnavailable       no answer, or a transient one: ask again
    |- PeerRefused           a definite no
@@ -115,6 +116,19 @@ class EngineInUse(BookingWorkerError):
 
 class EngineFailed(BookingWorkerError):
     """The engine could not be had, or is set up so that it loses places; it says what to do."""
+
+
+class LayoutTooNew(BookingWorkerError):
+    """The engine's keys are of a later version of the service, and can't be read by this one."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f"the engine's keys have the layout {found}, and this version of booking-worker knows"
+            f" layouts up to {known}: run the later version again, or restore a backup that was"
+            " taken before the upgrade (docs/upgrade.md)"
+        )
+        self.found = found
+        self.known = known
 
 
 class PeerError(BookingWorkerError):

@@ -171,6 +171,8 @@ class Lease:
     reason: str
     """Why it is released, for BookingService.CancelBooking; empty otherwise."""
     worker_id: str
+    engine: str
+    """Which engine gave it."""
 
 
 class Rate(NamedTuple):
@@ -258,11 +260,29 @@ class EventStatus:
     """What capacity + processing + held + confirmed seats must add up to (promise 6)."""
     sold_out: bool
     paused: bool
-    """Admission waits for a refresh of capacity, because the engine is another than before."""
+    """Nobody is admitted: see ``paused_because``, or until capacity has been refreshed, as the
+    engine is another than before."""
+    paused_because: str
+    """Why nobody is to be admitted until an operator says so; empty when they may be."""
     rate: Rate
     now_ms: int
     oldest_ms: int
     """When the head of the line joined; 0 when nobody waits."""
+
+
+class Layout(NamedTuple):
+    """What the engine says of the keys in it, and of admission to all events."""
+
+    version: int
+    """Of the names and the contents of the keys."""
+    id: str
+    """Drawn once, when the engine was first used: another one means other data."""
+    created_at_ms: int
+    paused: str
+    """Why nobody is admitted to any event; empty when they are."""
+    paused_by: str
+    """``operator:NAME``, or ``system``."""
+    paused_at_ms: int
 
 
 class Change(NamedTuple):

@@ -101,6 +101,7 @@ class EventStatus(_message.Message):
     RATE_FIELD_NUMBER: _builtins.int
     NOW_MS_FIELD_NUMBER: _builtins.int
     OLDEST_MS_FIELD_NUMBER: _builtins.int
+    PAUSED_BECAUSE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     waiting: _builtins.int
     processing: _builtins.int
@@ -126,10 +127,12 @@ class EventStatus(_message.Message):
     """capacity + processing + held + confirmed add up to this"""
     sold_out: _builtins.bool
     paused: _builtins.bool
-    """admission waits until capacity is refreshed"""
+    """by an operator, or until capacity is refreshed"""
     now_ms: _builtins.int
     oldest_ms: _builtins.int
     """when the head of the line joined; 0 when nobody waits"""
+    paused_because: _builtins.str
+    """why an operator has to resume; empty when none has to"""
     @_builtins.property
     def rate(self) -> Global___Rate: ...
     def __init__(
@@ -160,10 +163,11 @@ class EventStatus(_message.Message):
         rate: Global___Rate | None = ...,
         now_ms: _builtins.int = ...,
         oldest_ms: _builtins.int = ...,
+        paused_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "capacity", b"capacity", "rate", b"rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "admitted", b"admitted", "awaiting_payment", b"awaiting_payment", "cancelled", b"cancelled", "capacity", b"capacity", "capacity_exact", b"capacity_exact", "capacity_known", b"capacity_known", "completed", b"completed", "confirmed_seats", b"confirmed_seats", "dead_letters", b"dead_letters", "event_id", b"event_id", "expired", b"expired", "failed", b"failed", "held_seats", b"held_seats", "joined", b"joined", "now_ms", b"now_ms", "oldest_ms", b"oldest_ms", "paused", b"paused", "processing", b"processing", "processing_seats", b"processing_seats", "rate", b"rate", "rejected", b"rejected", "sold_out", b"sold_out", "sold_out_items", b"sold_out_items", "total_seats", b"total_seats", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "admitted", b"admitted", "awaiting_payment", b"awaiting_payment", "cancelled", b"cancelled", "capacity", b"capacity", "capacity_exact", b"capacity_exact", "capacity_known", b"capacity_known", "completed", b"completed", "confirmed_seats", b"confirmed_seats", "dead_letters", b"dead_letters", "event_id", b"event_id", "expired", b"expired", "failed", b"failed", "held_seats", b"held_seats", "joined", b"joined", "now_ms", b"now_ms", "oldest_ms", b"oldest_ms", "paused", b"paused", "paused_because", b"paused_because", "processing", b"processing", "processing_seats", b"processing_seats", "rate", b"rate", "rejected", b"rejected", "sold_out", b"sold_out", "sold_out_items", b"sold_out_items", "total_seats", b"total_seats", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__capacity: _TypeAlias = _typing.Literal["capacity"]  # noqa: Y015
     _WhichOneofArgType__capacity: _TypeAlias = _typing.Literal["_capacity", b"_capacity"]  # noqa: Y015
@@ -581,3 +585,88 @@ class DiscardDeadLetterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DiscardDeadLetterResponse: _TypeAlias = DiscardDeadLetterResponse  # noqa: Y015
+
+@_typing.final
+class PauseAdmissionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """empty: all events"""
+    reason: _builtins.str
+    """for operators and the audit log; clients do not see it"""
+    operator: _builtins.str
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        operator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "operator", b"operator", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseAdmissionRequest: _TypeAlias = PauseAdmissionRequest  # noqa: Y015
+
+@_typing.final
+class PauseAdmissionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseAdmissionResponse: _TypeAlias = PauseAdmissionResponse  # noqa: Y015
+
+@_typing.final
+class ResumeAdmissionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """empty: all events but those that are paused by themselves"""
+    operator: _builtins.str
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        operator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "operator", b"operator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeAdmissionRequest: _TypeAlias = ResumeAdmissionRequest  # noqa: Y015
+
+@_typing.final
+class ResumeAdmissionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAUSED_BECAUSE_FIELD_NUMBER: _builtins.int
+    paused_because: _builtins.str
+    """why nobody was admitted; empty when they were"""
+    def __init__(
+        self,
+        *,
+        paused_because: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["paused_because", b"paused_because"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeAdmissionResponse: _TypeAlias = ResumeAdmissionResponse  # noqa: Y015

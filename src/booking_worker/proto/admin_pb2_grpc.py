@@ -76,6 +76,16 @@ class BookingWorkerAdminStub:
                 request_serializer=booking__worker_dot_proto_dot_admin__pb2.DiscardDeadLetterRequest.SerializeToString,
                 response_deserializer=booking__worker_dot_proto_dot_admin__pb2.DiscardDeadLetterResponse.FromString,
                 _registered_method=True)
+        self.PauseAdmission = channel.unary_unary(
+                '/booking_worker.v1.BookingWorkerAdmin/PauseAdmission',
+                request_serializer=booking__worker_dot_proto_dot_admin__pb2.PauseAdmissionRequest.SerializeToString,
+                response_deserializer=booking__worker_dot_proto_dot_admin__pb2.PauseAdmissionResponse.FromString,
+                _registered_method=True)
+        self.ResumeAdmission = channel.unary_unary(
+                '/booking_worker.v1.BookingWorkerAdmin/ResumeAdmission',
+                request_serializer=booking__worker_dot_proto_dot_admin__pb2.ResumeAdmissionRequest.SerializeToString,
+                response_deserializer=booking__worker_dot_proto_dot_admin__pb2.ResumeAdmissionResponse.FromString,
+                _registered_method=True)
 
 
 class BookingWorkerAdminServicer:
@@ -138,6 +148,20 @@ class BookingWorkerAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PauseAdmission(self, request, context):
+        """Admits nobody to one event or to any; who is past the line goes on. Repeating is safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAdmission(self, request, context):
+        """Admits again. Repeating is safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BookingWorkerAdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +204,16 @@ def add_BookingWorkerAdminServicer_to_server(servicer, server):
                     servicer.DiscardDeadLetter,
                     request_deserializer=booking__worker_dot_proto_dot_admin__pb2.DiscardDeadLetterRequest.FromString,
                     response_serializer=booking__worker_dot_proto_dot_admin__pb2.DiscardDeadLetterResponse.SerializeToString,
+            ),
+            'PauseAdmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseAdmission,
+                    request_deserializer=booking__worker_dot_proto_dot_admin__pb2.PauseAdmissionRequest.FromString,
+                    response_serializer=booking__worker_dot_proto_dot_admin__pb2.PauseAdmissionResponse.SerializeToString,
+            ),
+            'ResumeAdmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAdmission,
+                    request_deserializer=booking__worker_dot_proto_dot_admin__pb2.ResumeAdmissionRequest.FromString,
+                    response_serializer=booking__worker_dot_proto_dot_admin__pb2.ResumeAdmissionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +434,60 @@ class BookingWorkerAdmin:
             '/booking_worker.v1.BookingWorkerAdmin/DiscardDeadLetter',
             booking__worker_dot_proto_dot_admin__pb2.DiscardDeadLetterRequest.SerializeToString,
             booking__worker_dot_proto_dot_admin__pb2.DiscardDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseAdmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/booking_worker.v1.BookingWorkerAdmin/PauseAdmission',
+            booking__worker_dot_proto_dot_admin__pb2.PauseAdmissionRequest.SerializeToString,
+            booking__worker_dot_proto_dot_admin__pb2.PauseAdmissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAdmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/booking_worker.v1.BookingWorkerAdmin/ResumeAdmission',
+            booking__worker_dot_proto_dot_admin__pb2.ResumeAdmissionRequest.SerializeToString,
+            booking__worker_dot_proto_dot_admin__pb2.ResumeAdmissionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -50,6 +50,10 @@ class BookingWorkerAdminStub:
     """Puts a dead letter back: at its old place in the line, or to the task that it failed at."""
     DiscardDeadLetter: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DiscardDeadLetterRequest, _admin_pb2.DiscardDeadLetterResponse]
     """Gives a dead letter up for good."""
+    PauseAdmission: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PauseAdmissionRequest, _admin_pb2.PauseAdmissionResponse]
+    """Admits nobody to one event or to any; who is past the line goes on. Repeating is safe."""
+    ResumeAdmission: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ResumeAdmissionRequest, _admin_pb2.ResumeAdmissionResponse]
+    """Admits again. Repeating is safe."""
 
 @_typing.type_check_only
 class BookingWorkerAdminAsyncStub(BookingWorkerAdminStub):
@@ -73,6 +77,10 @@ class BookingWorkerAdminAsyncStub(BookingWorkerAdminStub):
     """Puts a dead letter back: at its old place in the line, or to the task that it failed at."""
     DiscardDeadLetter: _aio.UnaryUnaryMultiCallable[_admin_pb2.DiscardDeadLetterRequest, _admin_pb2.DiscardDeadLetterResponse]  # type: ignore[assignment]
     """Gives a dead letter up for good."""
+    PauseAdmission: _aio.UnaryUnaryMultiCallable[_admin_pb2.PauseAdmissionRequest, _admin_pb2.PauseAdmissionResponse]  # type: ignore[assignment]
+    """Admits nobody to one event or to any; who is past the line goes on. Repeating is safe."""
+    ResumeAdmission: _aio.UnaryUnaryMultiCallable[_admin_pb2.ResumeAdmissionRequest, _admin_pb2.ResumeAdmissionResponse]  # type: ignore[assignment]
+    """Admits again. Repeating is safe."""
 
 class BookingWorkerAdminServicer(metaclass=_abc_1.ABCMeta):
     """The queue as an operator sees it: the command line talks to this.
@@ -141,5 +149,21 @@ class BookingWorkerAdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DiscardDeadLetterResponse, _abc.Awaitable[_admin_pb2.DiscardDeadLetterResponse]]:
         """Gives a dead letter up for good."""
+
+    @_abc_1.abstractmethod
+    def PauseAdmission(
+        self,
+        request: _admin_pb2.PauseAdmissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PauseAdmissionResponse, _abc.Awaitable[_admin_pb2.PauseAdmissionResponse]]:
+        """Admits nobody to one event or to any; who is past the line goes on. Repeating is safe."""
+
+    @_abc_1.abstractmethod
+    def ResumeAdmission(
+        self,
+        request: _admin_pb2.ResumeAdmissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.ResumeAdmissionResponse, _abc.Awaitable[_admin_pb2.ResumeAdmissionResponse]]:
+        """Admits again. Repeating is safe."""
 
 def add_BookingWorkerAdminServicer_to_server(servicer: BookingWorkerAdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from booking_worker.domain.item_id import event_of
@@ -28,7 +29,10 @@ class Desk(Transitions):
 
     async def status(self, event_id: str) -> EventStatus:
         """The books of one event; zeros for one that nobody has joined."""
-        return records.event_status(event_id, await self._run("status", event_id))
+        status = records.event_status(event_id, await self._run("status", event_id))
+        if self.layout and self.layout.paused:
+            return replace(status, paused=True, paused_because=self.layout.paused)
+        return status
 
     async def events(self) -> list[str]:
         """All events that somebody joined, the latest first."""

@@ -12,6 +12,8 @@ EVENTS: Final = "booking-events"
 """sorted set: event id -> when it was last seen, seconds on a replica's clock (informal)."""
 WORKERS: Final = "booking-workers"
 """hash: worker id -> its slots and until when they count, ms."""
+LAYOUT: Final = "booking-layout"
+"""hash: version and id of the layout of all keys, and why nobody is admitted to any event."""
 WAKE_CHANNEL: Final = "booking-wake"
 """Pub/sub channel: the id of an event of which something can be claimed. wake.lua agrees."""
 
@@ -33,7 +35,12 @@ _EVENT_KEYS: Final = {
 
 @lru_cache(maxsize=4096)
 def of_event(event_id: str) -> dict[str, str]:
-    """The keys (and key prefixes) of one event, by the names that the Lua files use."""
+    """The keys (and key prefixes) of one event, by the names that the Lua files use.
+
+    The empty id stands for all events where something is said of all of them.
+    """
     named = {name: template % event_id for name, template in _EVENT_KEYS.items()}
     named["workers"] = WORKERS
+    named["layout"] = LAYOUT
+    named["gate"] = named["state"] if event_id else LAYOUT
     return named

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +14,8 @@ from booking_worker.domain.errors import (
 )
 from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import Join, Joined, Place, Status
-from booking_worker.queue import keys, records
+from booking_worker.queue import records
 from booking_worker.queue.transitions import Transitions
-
-_REMEMBER_EVENT_SECONDS = 60.0
 
 
 class Line(Transitions):
@@ -57,17 +54,6 @@ class Line(Transitions):
         if answer == b"QUEUE_FULL":
             return QueueFull(event_id, self._limits.max_size)
         return IdempotencyConflict()
-
-    async def _remember(self, event_id: str) -> None:
-        """List the event among those that have a line, before its first join, now and then.
-
-        The list has a slot of its own in a Cluster, so this can't be part of the join.
-        """
-        now = time.monotonic()
-        if now - self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS) < _REMEMBER_EVENT_SECONDS:
-            return
-        await self._told.command(keys.EVENTS, "ZADD", keys.EVENTS, int(time.time()), event_id)
-        self._remembered[event_id] = now
 
     async def positions(self, event_id: str, item_ids: Sequence[str]) -> list[Place | None]:
         """Where at most 1,000 items of one event stand, in order; None where there is no such item.

@@ -42,8 +42,8 @@ def rate(weight: bytes | None, at_ms: bytes | None, since_ms: bytes | None) -> R
     return Rate(float(weight), int(at_ms), int(since_ms))
 
 
-def lease(event_id: str, answer: Sequence[Any]) -> Lease:
-    """One lease from the four values that claim.lua gives."""
+def lease(event_id: str, engine: str, answer: Sequence[Any]) -> Lease:
+    """One lease from the four values that claim.lua gives, and the engine that gave it."""
     item_id, token, until_ms, record = answer
     status, user_id, seats, seq, _, more, packed = _unpack_record(record)
     return Lease(
@@ -66,6 +66,7 @@ def lease(event_id: str, answer: Sequence[Any]) -> Lease:
         grace_used="grace_used" in more,
         reason=more.get("reason", ""),
         worker_id=more.get("worker", ""),
+        engine=engine,
     )
 
 
@@ -175,7 +176,8 @@ def event_status(event_id: str, answer: Sequence[Any]) -> EventStatus:
         confirmed_seats=count(b"confirmed_seats"),
         total_seats=count(b"total_seats"),
         sold_out=count(b"sold_out") == 1,
-        paused=b"epoch" in state and not known,
+        paused=b"paused" in state or (b"epoch" in state and not known),
+        paused_because=state.get(b"paused", b"").decode(),
         rate=rate(state.get(b"rate_weight"), state.get(b"rate_at"), state.get(b"rate_since")),
         now_ms=now_ms,
         oldest_ms=oldest_ms,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -18,7 +19,7 @@ from booking_worker.domain.errors import (
     UserHasPlace,
     WrongStatus,
 )
-from booking_worker.domain.model import Status
+from booking_worker.domain.model import Layout, Status
 from booking_worker.queue import keys, scripts
 from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.routing import runner_for
@@ -29,6 +30,8 @@ _TOLD: Final = frozenset({"join", "cancel", "ask_confirm", "requeue", "discard"}
 
 What a worker loses with an engine is done again when its lease ends, with the same keys.
 """
+
+_REMEMBER_EVENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Transitions:
             # Ways of their own: while replicas are away, the work and the positions go on.
             self._told = runner_for(client, acknowledge)
         self._remembered: dict[str, float] = {}
+        self.layout: Layout | None = None
+        """The record of the layout as it was read last; None: not yet."""
         self._scripts = {name: scripts.load(name, script_overrides) for name in scripts.names()}
 
     async def _run(
@@ -93,6 +98,18 @@ class Transitions:
             return await runner.run(script, [named[key] for key in script.keys], args)
         except ResponseError as error:
             raise _our_error(error, arguments) from error
+
+    async def _remember(self, event_id: str, *, anew: bool = False) -> None:
+        """List the event among those that have a line: before its first join, and now and then.
+
+        The list has a slot of its own in a Cluster, so this can't be part of the join. ``anew``
+        says that the engine may have lost it.
+        """
+        now = time.monotonic()
+        listed_at = self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS)
+        if anew or now - listed_at >= _REMEMBER_EVENT_SECONDS:
+            await self._told.command(keys.EVENTS, "ZADD", keys.EVENTS, int(time.time()), event_id)
+            self._remembered[event_id] = now
 
     async def _run_status(self, name: str, event_id: str, **arguments: str | bytes | int) -> Status:
         answer: bytes = await self._run(name, event_id, **arguments)

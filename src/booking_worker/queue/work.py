@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from booking_worker.domain.model import Held, Lease, Status, Task
@@ -18,6 +19,8 @@ class Claimed(NamedTuple):
     needs_refresh: bool
     """A refresh of capacity may change that."""
     now_ms: int
+    engine: str
+    """Which engine answered; empty where nobody waits and nothing was claimed."""
 
 
 class Expired(NamedTuple):
@@ -35,6 +38,12 @@ class CapacityQuestion(NamedTuple):
 
     settled_seats: int
     moves: int
+    engine: str
+    """The engine that keeps them."""
+    epoch: str
+    """The engine that they were refreshed under last; empty: never yet."""
+    born: str
+    """The first item ever of the event; another one than before: the books were lost."""
 
 
 _LEASE_VALUES = 4
@@ -52,18 +61,29 @@ class Work(Transitions):
     ) -> Claimed:
         """Up to ``limit`` tasks of the given kinds, each leased to this worker.
 
-        Confirm before release before reserve, each in the order of the line.
+        Confirm before release before reserve, each in the order of the line. Nobody is admitted
+        while the event is paused, or all are.
         """
         answer = await self._run(
             "claim", event_id, worker_id=worker_id, limit=limit, actor=f"worker:{worker_id}",
+            admit=int(not (self.layout and self.layout.paused)),
             **{task.value: int(task in tasks) for task in Task},
         )  # fmt: skip
-        now_ms, blocked, needs_refresh, *flat = answer
+        now_ms, blocked, needs_refresh, here, *flat = answer
+        engine = here.decode()
         leases = [
-            records.lease(event_id, flat[at : at + _LEASE_VALUES])
+            records.lease(event_id, engine, flat[at : at + _LEASE_VALUES])
             for at in range(0, len(flat), _LEASE_VALUES)
         ]
-        return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms)
+        return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms, engine)
+
+    async def readmit(self, event_id: str, item_ids: Sequence[str]) -> int:
+        """Admit again those of at most 1,000 items that wait although they have bookings.
+
+        Answers how many. For an engine that was replaced by one that knows less.
+        """
+        again: int = await self._run("readmit", event_id, *item_ids)
+        return again
 
     async def extend(self, lease: Lease) -> int:
         """Keep a lease for its whole length from now; answers its new end, ms."""
@@ -138,21 +158,31 @@ class Work(Transitions):
         return Expired(moved, bool(more), None if next_in_ms < 0 else next_in_ms)
 
     async def ask_capacity(self, event_id: str) -> CapacityQuestion:
-        """To be taken before the Ticket Service is asked how many are left."""
-        return CapacityQuestion(*await self._run("ask_capacity", event_id))
+        """To be taken before the Ticket Service is asked how many are left.
+
+        An engine that it is taken from for the first time may have lost that there is this event:
+        it is listed anew.
+        """
+        settled, moves, *told = await self._run("ask_capacity", event_id)
+        engine, epoch, born = (word.decode() for word in told)
+        if epoch != engine:
+            await self._remember(event_id, anew=True)
+        return CapacityQuestion(settled, moves, engine, epoch, born)
 
     async def set_capacity(
         self, event_id: str, question: CapacityQuestion, available: int | None
-    ) -> int:
-        """Set what may still be admitted from the answer; None is unlimited.
+    ) -> int | None:
+        """Set what may still be admitted from the answer; an ``available`` of None is unlimited.
 
-        It never overstates (see set_capacity.lua). Answers how many wait.
+        It never overstates (see set_capacity.lua). Answers how many wait; None when nothing was
+        set, as the engine or its books are other ones than those of the question: ask anew.
         """
         waiting: int = await self._run(
             "set_capacity", event_id, available=-1 if available is None else max(0, available),
             settled_seats=question.settled_seats, moves=question.moves,
+            asked_engine=question.engine, born=question.born,
         )  # fmt: skip
-        return waiting
+        return None if waiting < 0 else waiting
 
     async def sell_out(self, event_id: str, limit: int = 500) -> int | None:
         """Turn up to ``limit`` waiting items to ``sold_out``, if it is certain that all is sold.

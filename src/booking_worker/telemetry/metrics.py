@@ -89,12 +89,19 @@ class Metrics:
         self.worker_slots = gauge("worker_slots", "Tasks that may be worked on at the same time.")
         self.worker_slots_busy = gauge("worker_slots_busy", "Tasks that are worked on now.")
         self.engine_up = gauge("engine_up", "1 while the engine answers, else 0.")
+        self.admission_paused = gauge(
+            "admission_paused", "1 while nobody is admitted to any event, else 0."
+        )
+        self.event_paused = gauge(
+            "event_paused", "1 while nobody is admitted to the event, else 0.", "event"
+        )
 
     def show_event(self, books: EventStatus) -> None:
         """Show the books of one event in its gauges."""
         event_id = books.event_id
         self.queue_length.labels(event_id).set(books.waiting)
         self.held.labels(event_id).set(books.held_seats)
+        self.event_paused.labels(event_id).set(1 if books.paused else 0)
         if books.capacity is not None:
             self.capacity.labels(event_id).set(books.capacity)
         elif books.capacity_known:
@@ -104,7 +111,7 @@ class Metrics:
 
     def forget_event(self, event_id: str) -> None:
         """Drop the gauges of an event that is over; for one that has none, nothing happens."""
-        for gauge in (self.queue_length, self.capacity, self.held):
+        for gauge in (self.queue_length, self.capacity, self.held, self.event_paused):
             gauge.remove_by_labels({"event": event_id})
 
     def show_breaker(self, peer: str, state: str) -> None:

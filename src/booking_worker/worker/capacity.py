@@ -14,6 +14,7 @@ from booking_worker.peers.ticket import TicketClient
 from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.telemetry.logs import get_logger
 from booking_worker.telemetry.metrics import Metrics
+from booking_worker.worker.opening import Opening
 
 _SHORTEST_SPACING_SECONDS: Final = 0.05
 _FIRST_BACKOFF_SECONDS: Final = 0.1
@@ -48,7 +49,8 @@ class CapacityKeeper:
     One refresh per event is under way at a time, a few events in parallel. Refreshes that
     change nothing come ever more rarely, down to one in ``refresh_seconds``; anything that moves
     in the books makes them frequent again. While the Ticket Service does not answer, admission
-    goes on with what the engine knows, and is asked again as soon as its breaker allows.
+    goes on with what the engine knows, and is asked again as soon as its breaker allows. While
+    nobody is to be admitted to any event, no capacity is set.
 
     ``ticket`` is None where there is no Ticket Service: then capacity is unlimited.
     """
@@ -68,6 +70,7 @@ class CapacityKeeper:
         self._clock = clock
         self._failed = metrics.errors.labels("capacity_refresh")
         self._events: dict[str, _Event] = {}
+        self._opening = Opening(queue)
         self._turnstile = asyncio.Semaphore(_MOST_AT_ONCE)
         self._signal = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
@@ -205,11 +208,19 @@ class CapacityKeeper:
                 # Only others could have changed what is left: asking again can wait a little.
                 event.put_off_until = again_at
                 return None
+            may_set = await self._opening.allows(event_id, question)
+            if not may_set and not must_ask:
+                return None
             event.asked_at = self._clock()
             event.put_off_until = math.inf
             left = None if self._ticket is None else await self._ticket.available(event_id)
+            if not may_set:
+                return left
             waiting = await self._queue.set_capacity(event_id, question, left)
             event.not_before = self._clock() + _SHORTEST_SPACING_SECONDS
+            if waiting is None:
+                event.wanted = True
+                return left
         seen = (question.moves, left)
         changed = event.seen != seen
         event.spacing = (

@@ -14,6 +14,7 @@ from booking_worker.telemetry.metrics import Metrics
 from booking_worker.worker.candidates import Candidates
 from booking_worker.worker.capacity import CapacityKeeper
 from booking_worker.worker.gate import ALL_TASKS, Gate
+from booking_worker.worker.recall import Recall
 from booking_worker.worker.rounds import Rounds
 
 _log = get_logger(__name__)
@@ -32,6 +33,7 @@ class Claims:
         queue: BookingQueue,
         gate: Gate,
         capacity: CapacityKeeper,
+        recall: Recall,
         metrics: Metrics,
         *,
         worker_id: str,
@@ -41,6 +43,7 @@ class Claims:
         self._queue = queue
         self._gate = gate
         self._capacity = capacity
+        self._recall = recall
         self._hand_back = hand_back
         self._failed = metrics.errors.labels("claim")
         self._worker_id = worker_id
@@ -139,6 +142,7 @@ class Claims:
             if isinstance(answer, Claimed):
                 self._note(event_id, answer, each)
                 leases += answer.leases
+                await self._tell(event_id, answer.engine)
             elif isinstance(answer, EngineUnavailable):
                 self._candidates.add(event_id)
                 away = answer
@@ -149,6 +153,14 @@ class Claims:
         if away is not None and not leases:
             raise away
         return leases
+
+    async def _tell(self, event_id: str, engine: str) -> None:
+        try:
+            if engine:
+                await self._recall.hear(event_id, engine)
+        except EngineUnavailable as error:
+            # The leases at hand must not be lost for it, and the next claim tells it again.
+            _log.warning("bookings could not be recalled", event_id=event_id, why=str(error))
 
     def _note(self, event_id: str, claimed: Claimed, asked: int) -> None:
         is_full = len(claimed.leases) >= asked

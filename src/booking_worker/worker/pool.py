@@ -20,6 +20,7 @@ from booking_worker.worker.claims import Claims
 from booking_worker.worker.confirm import Confirm
 from booking_worker.worker.gate import Gate
 from booking_worker.worker.heartbeat import Heartbeat
+from booking_worker.worker.recall import Recall
 from booking_worker.worker.release import Release
 from booking_worker.worker.reserve import Reserve
 from booking_worker.worker.runner import RunTask, TaskRunner
@@ -57,9 +58,9 @@ class WorkerPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
-        setbacks = Setbacks(queue, retry_interval_seconds)
+        setbacks, recall = Setbacks(queue, retry_interval_seconds), Recall(queue)
         tasks: dict[Task, RunTask] = {
-            Task.RESERVE: Reserve(queue, booking, capacity, setbacks).run,
+            Task.RESERVE: Reserve(queue, booking, capacity, setbacks, recall).run,
             Task.CONFIRM: Confirm(queue, booking, setbacks).run,
             Task.RELEASE: Release(queue, booking, ticket, capacity, setbacks).run,
         }
@@ -69,6 +70,7 @@ class WorkerPool:
             queue,
             self._gate,
             capacity,
+            recall,
             metrics,
             worker_id=worker_id,
             hand_back=self._runner.hand_back,

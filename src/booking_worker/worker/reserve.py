@@ -13,6 +13,7 @@ from booking_worker.peers.booking import BookingClient
 from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.worker.assignment import Assignment, Outcome
 from booking_worker.worker.capacity import CapacityKeeper
+from booking_worker.worker.recall import Recall
 from booking_worker.worker.setbacks import Setbacks
 
 
@@ -25,11 +26,13 @@ class Reserve:
         booking: BookingClient,
         capacity: CapacityKeeper,
         setbacks: Setbacks,
+        recall: Recall,
     ) -> None:
         self._queue = queue
         self._booking = booking
         self._capacity = capacity
         self._setbacks = setbacks
+        self._recall = recall
 
     async def run(self, work: Assignment) -> Outcome:
         """Ask the Booking Service, and settle what it says. Raises Fenced."""
@@ -45,6 +48,7 @@ class Reserve:
             return await self._setbacks.again(work, error, self._booking.breaker)
         except PeerUnavailable as error:
             return await self._setbacks.again(work, error, self._booking.breaker)
+        self._recall.booked(lease)
         await work.settle(lambda: self._queue.settle_held(lease, held))
         return Outcome.HELD
 

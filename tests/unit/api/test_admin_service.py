@@ -14,7 +14,7 @@ from tests.support.api import LIMITS, on_one_engine
 
 @on_one_engine
 async def test_every_method_of_the_contract_has_a_handler(redis_client: Redis):
-    administration = Administration(BookingQueue(redis_client, LIMITS))
+    administration = Administration(BookingQueue(redis_client, LIMITS), [].append)
     service = AdminService(administration, Metrics()).service()
     descriptor = admin_pb2.DESCRIPTOR.services_by_name["BookingWorkerAdmin"]
     assert service.descriptor is descriptor

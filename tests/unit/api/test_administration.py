@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis
 
@@ -26,7 +29,8 @@ async def queue(redis_client: Redis) -> BookingQueue:
 
 
 async def users(queue: BookingQueue, *args) -> list[str]:
-    return [item.user_id for item in await Administration(queue).items("e", *args)]
+    administration = Administration(queue, [].append)
+    return [item.user_id for item in await administration.items("e", *args)]
 
 
 async def test_a_page_spans_the_indexes(queue: BookingQueue):
@@ -54,15 +58,51 @@ async def test_a_status_is_sought_beyond_the_first_page(queue: BookingQueue):
 
 
 async def test_an_operator_is_named_in_the_audit_or_said_to_be_nobody(queue: BookingQueue):
-    administration = Administration(queue)
+    administration = Administration(queue, [].append)
     assert await administration.cancel(f"{699:0>12}.e", "", "kim") is Status.CANCELLED
     assert await administration.cancel(f"{698:0>12}.e", "", "") is Status.CANCELLED
     entries = await queue._client.xrevrange("booking-changes:{e}", count=2)
     assert [fields[b"by"] for _, fields in entries] == [b"operator:unnamed", b"operator:kim"]
 
 
+async def test_pauses_and_resumes_are_told_to_the_audit_log(queue: BookingQueue):
+    told: list[Mapping[str, Any]] = []
+    administration = Administration(queue, told.append)
+    await administration.pause("e", "flooded", "kim")
+    assert (await administration.event_status("e")).paused_because == "flooded"
+    await administration.pause("", "prices are wrong", "kim")
+    assert (await administration.event_status("other")).paused_because == "prices are wrong"
+    assert await administration.resume("", "") == "prices are wrong"
+    assert await administration.resume("e", "eve") == "flooded"
+    assert await administration.resume("e", "eve") == ""
+    assert told == [
+        {"who": "operator:kim", "did": "pause", "event_id": "e", "why": "flooded"},
+        {"who": "operator:kim", "did": "pause", "event_id": "", "why": "prices are wrong"},
+        {"who": "operator:unnamed", "did": "resume", "event_id": "", "why": "prices are wrong"},
+        {"who": "operator:eve", "did": "resume", "event_id": "e", "why": "flooded"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "event_id, reason, operator, field",
+    [
+        ("a b", "flooded", "kim", "event_id"),
+        ("e", " ", "kim", "reason"),
+        ("e", "x" * 501, "kim", "reason"),
+        ("e", "flooded", "\n", "operator"),
+    ],
+)
+async def test_a_pause_that_is_wrong_pauses_nothing(
+    queue: BookingQueue, event_id: str, reason: str, operator: str, field: str
+):
+    with pytest.raises(InvalidRequest) as error:
+        await Administration(queue, [].append).pause(event_id, reason, operator)
+    assert error.value.field == field
+    assert not (await queue.status("e")).paused
+
+
 async def test_what_is_wrong_is_named(queue: BookingQueue):
-    administration = Administration(queue)
+    administration = Administration(queue, [].append)
     with pytest.raises(InvalidRequest, match="must be of awaiting_payment, confirming, failed"):
         await administration.items("e", ["sold_out"], 0, 0)
     with pytest.raises(ItemNotFound):

@@ -35,6 +35,7 @@ def books(**changes) -> EventStatus:
         "capacity_exact": True,
         "sold_out": False,
         "paused": False,
+        "paused_because": "",
         "rate": Rate(1.5, 2, 3),
     }
     return EventStatus(**(given | changes))
@@ -98,6 +99,10 @@ def test_a_refusal_says_why():
         ({}, "open"),
         ({"joined": 0}, "nobody has joined"),
         ({"sold_out": True}, "sold out"),
+        (
+            {"paused": True, "paused_because": "the hall is flooded"},
+            "admission is paused; everybody keeps their place",
+        ),
         ({"paused": True}, "admission pauses until the tickets left have been counted again"),
     ],
 )

@@ -10,6 +10,7 @@ from booking_worker.api.health import (
     Finding,
     Grade,
     Health,
+    admission_check,
     engine_check,
     peer_check,
     worker_check,
@@ -203,6 +204,37 @@ async def test_a_peer_is_asked_every_few_seconds_at_most():
 
 async def test_a_peer_that_is_not_configured_is_no_trouble():
     assert await peer_check(None)() == Finding(Grade.HEALTHY, "not configured")
+
+
+@pytest.mark.parametrize(
+    "why, events, finding",
+    [
+        ("", {}, Finding(Grade.HEALTHY, "")),
+        (
+            "paused by system: the engine lost its data",
+            {"concert": "flooded"},
+            Finding(
+                Grade.DEGRADED, "nobody is admitted; paused by system: the engine lost its data"
+            ),
+        ),
+        (
+            "",
+            {"opera": "flooded", "concert": "prices are wrong"},
+            Finding(
+                Grade.DEGRADED, "nobody is admitted; paused for concert, opera: prices are wrong"
+            ),
+        ),
+        (
+            "",
+            dict.fromkeys("abcdefg", "flooded"),
+            Finding(
+                Grade.DEGRADED, "nobody is admitted; paused for a, b, c, d, e and 2 more: flooded"
+            ),
+        ),
+    ],
+)
+async def test_who_waits_for_an_operator_is_told(why, events, finding):
+    assert await admission_check(lambda: why, lambda: events)() == finding
 
 
 class Lines:

@@ -108,6 +108,28 @@ async def test_an_event_that_is_gone_is_forgotten(sale: Sale, redis_client: Redi
 
 
 @on_one_engine
+async def test_a_line_that_waits_for_an_operator_is_told_apart(sale: Sale):
+    await sale.begin(None)
+    await sale.queue.pause("e", "the hall is flooded", "operator:kim")
+    await sale.queue.pause("nobody waits there", "whatever", "operator:kim")
+    assert await sale.looks_after(61.0) == {}
+    assert sale.watch.paused() == {"e": "the hall is flooded"}
+    await sale.queue.resume("e")
+    await sale.watch.run_once()
+    assert sale.watch.paused() == {}
+
+
+@on_one_engine
+async def test_a_paused_event_that_is_gone_is_forgotten(sale: Sale, redis_client: Redis):
+    await sale.begin(None)
+    await sale.queue.pause("e", "the hall is flooded", "operator:kim")
+    await sale.watch.run_once()
+    await redis_client.flushall()
+    await sale.watch.run_once()
+    assert sale.watch.paused() == {}
+
+
+@on_one_engine
 async def test_very_many_events_are_looked_at_by_and_by(sale: Sale, monkeypatch):
     monkeypatch.setattr("booking_worker.api.progress._MOST_EVENTS_PER_LOOK", 2)
     for event in ("a", "b", "c"):

@@ -28,6 +28,7 @@ SAMPLES = [
     errors.EngineUnavailable("x"),
     errors.EngineInUse("x"),
     errors.EngineFailed("x"),
+    errors.LayoutTooNew(2, 1),
     errors.PeerError("p", "x"),
     errors.PeerUnavailable("p", "x"),
     errors.PeerRefused("p", "x"),

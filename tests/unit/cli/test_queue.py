@@ -136,3 +136,33 @@ async def test_the_audit_log_hears_who_cancelled(
     entries = await redis_client.xrange(keys.of_event(EVENT)["changes"])
     said = b"".join(value for _, fields in entries for value in fields.values())
     assert f"operator:{told}".encode() in said
+
+
+@pytest.mark.parametrize("event, said", [([EVENT], EVENT), ([], "any event")])
+async def test_admission_is_paused_and_resumed(served: Served, event: list[str], said: str):
+    await served.api.join("ann")
+    ran = await served("queue", "pause", *event, "--reason", "the hall is flooded")
+    assert (ran.code, ran.out) == (0, f"Nobody is admitted to {said} until it is resumed.\n")
+    assert "paused because    the hall is flooded" in (await served("queue", "status", EVENT)).out
+    assert " paused " in (await served("queue", "status")).out
+    ran = await served("queue", "resume", *event)
+    what = EVENT if event else "all events"
+    assert ran.out == f"{what}: resumed; paused was: the hall is flooded\n"
+    assert (await served("queue", "resume", *event)).out == f"{what}: not paused.\n"
+    assert "paused" not in (await served("queue", "status", EVENT)).out
+
+
+@pytest.mark.parametrize("given, told", [(["--as", "eve"], "eve"), ([], getpass.getuser())])
+async def test_the_audit_log_hears_who_paused_and_why(served: Served, given: list[str], told: str):
+    await served("queue", "pause", EVENT, "--reason", "flooded", *given)
+    await served("queue", "resume", EVENT, *given)
+    assert served.api.records == [
+        {"who": f"operator:{told}", "did": did, "event_id": EVENT, "why": "flooded"}
+        for did in ("pause", "resume")
+    ]
+
+
+async def test_a_pause_needs_a_reason(served: Served):
+    ran = await served("queue", "pause", EVENT)
+    assert ran.code == 2
+    assert "--reason" in ran.err

@@ -21,6 +21,14 @@ EXAMPLES = [
     (errors.EngineUnavailable("no answer"), "no answer"),
     (errors.EngineInUse("in use"), "in use"),
     (errors.EngineFailed("does not start"), "does not start"),
+    (
+        errors.LayoutTooNew(2, 1),
+        (
+            "the engine's keys have the layout 2, and this version of booking-worker knows layouts"
+            " up to 1: run the later version again, or restore a backup that was taken before the"
+            " upgrade (docs/upgrade.md)"
+        ),
+    ),
     (errors.PeerUnavailable("booking", "no answer"), "booking: no answer"),
     (errors.PeerRefused("booking", "seat taken"), "booking: seat taken"),
     (errors.PeerBreakerOpen("booking", "not asked"), "booking: not asked"),

@@ -5,13 +5,15 @@ import inspect
 from booking_worker.queue import booking_queue
 from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.queue.desk import Desk
+from booking_worker.queue.layout import Layouts
 from booking_worker.queue.line import Line
 from booking_worker.queue.work import Work
 from tests.support.stage import EVENT, LIMITS, Stage
 
 
-def test_it_is_the_line_the_work_and_the_desk():
-    own = {name for kind in (Line, Work, Desk) for name in vars(kind) if not name.startswith("_")}
+def test_it_is_the_line_the_work_the_desk_and_the_layout():
+    kinds = (Line, Work, Desk, Layouts)
+    own = {name for kind in kinds for name in vars(kind) if not name.startswith("_")}
     public = {name for name in dir(BookingQueue) if not name.startswith("_")}
     assert public == own
 

@@ -60,3 +60,11 @@ async def test_items_are_listed_with_all_that_is_known(stage: Stage, queue: Book
 
 async def test_live_slots(queue: BookingQueue):
     assert await queue.heartbeat("w", 3, 1_000) == 3
+
+
+async def test_an_event_is_paused_while_all_are(stage: Stage, queue: BookingQueue):
+    await queue.pause("", "flooded", "operator:kim")
+    status = await stage.status()
+    assert (status.paused, status.paused_because) == (True, "flooded")
+    await queue.resume("")
+    assert not (await stage.status()).paused

@@ -11,12 +11,13 @@ from booking_worker.queue import keys
 def test_all_keys_of_an_event_live_in_one_slot(event_id: str):
     named = keys.of_event(event_id)
     for name, key in named.items():
-        if name != "workers":
+        if name not in {"workers", "layout"}:
             assert re.findall(r"\{(.*?)\}", key) == [event_id]
 
 
 def test_no_two_keys_are_the_same():
     named = keys.of_event("concert")
+    assert named.pop("gate") == named["state"]
     assert len(set(named.values())) == len(named)
 
 
@@ -27,5 +28,10 @@ def test_the_names_that_the_design_fixes():
     assert named["timeouts"] == "booking-timeouts:{E}"
 
 
-def test_the_workers_are_of_no_event():
-    assert keys.of_event("a")["workers"] == keys.of_event("b")["workers"] == keys.WORKERS
+@pytest.mark.parametrize("name, key", [("workers", keys.WORKERS), ("layout", keys.LAYOUT)])
+def test_some_are_of_no_event(name: str, key: str):
+    assert keys.of_event("a")[name] == keys.of_event("b")[name] == key
+
+
+def test_the_gate_of_all_events_is_in_the_record_of_the_layout():
+    assert keys.of_event("")["gate"] == keys.LAYOUT

@@ -60,7 +60,7 @@ async def test_an_event_is_remembered_for_a_minute(
     await queue.join(EVENT, [a_join()])
     assert await queue.events() == []
     later = time.monotonic() + 60
-    monkeypatch.setattr("booking_worker.queue.line.time.monotonic", lambda: later)
+    monkeypatch.setattr("booking_worker.queue.transitions.time.monotonic", lambda: later)
     await queue.join(EVENT, [a_join()])
     assert await queue.events() == [EVENT]
 

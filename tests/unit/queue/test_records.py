@@ -36,7 +36,7 @@ def test_a_rate():
     ],
 )
 def test_a_lease_of_each_kind(status: str, task: Task):
-    lease = records.lease("concert", [b"I", 3, 9_000, record(status, {"attempts": 2})])
+    lease = records.lease("concert", "E", [b"I", 3, 9_000, record(status, {"attempts": 2})])
     assert (lease.task, lease.item_id, lease.token, lease.until_ms) == (task, "I", 3, 9_000)
     assert (lease.attempts, lease.crashes, lease.grace_used) == (2, 0, False)
     assert lease.details == details.pack(REQUEST)
@@ -54,7 +54,7 @@ def test_what_a_lease_knows_of_the_item():
         "reason": "why",
         "worker": "w",
     }
-    lease = records.lease("concert", [b"I", 3, 9_000, record("releasing", more)])
+    lease = records.lease("concert", "E", [b"I", 3, 9_000, record("releasing", more)])
     assert lease.cancel_requested
     assert lease.grace_used
     assert (lease.booking_id, lease.booking_reference, lease.payment_reference) == ("B", "R", "P")
@@ -152,6 +152,13 @@ def test_what_is_known_of_capacity(
 ):
     books = records.event_status("concert", [10, 0, 0, 0, current, state(**fields)])
     assert (books.capacity, books.capacity_known, books.paused) == (capacity, known, paused)
+
+
+@pytest.mark.parametrize("current", [0, 1])
+def test_why_an_event_is_paused(current: int):
+    fields = state(epoch="x", paused="the hall is flooded", paused_by="operator:kim")
+    books = records.event_status("concert", [10, 0, 0, 0, current, fields])
+    assert (books.paused, books.paused_because) == (True, "the hall is flooded")
 
 
 def entry(actor: bytes, *made: list[Any]) -> dict[bytes, bytes]:

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from booking_worker.domain.model import Held, Lease, Status, Task
-from booking_worker.queue.booking_queue import BookingQueue, CapacityQuestion
+from booking_worker.queue import keys
+from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.clock import BEGINNING
 from tests.support.queue_fixtures import queue_engine as engine
 from tests.support.stage import ALL_TASKS, EVENT, LIMITS, Stage, a_join
@@ -70,7 +71,7 @@ async def test_an_answer_of_the_ticket_service(
     stage: Stage, queue: BookingQueue, available: int | None, capacity: int | None
 ):
     question = await queue.ask_capacity(EVENT)
-    assert question == CapacityQuestion(0, 0)
+    assert question[:2] == (0, 0)
     assert await queue.set_capacity(EVENT, question, available) == 0
     assert (await stage.status()).capacity == capacity
 
@@ -142,3 +143,22 @@ async def test_every_way_to_settle_answers_the_status_that_the_item_has(
 def test_no_way_to_settle_is_left_out():
     ways = {name.removeprefix("settle_") for name in dir(BookingQueue) if "settle_" in name}
     assert ways == {*SETTLES, "held"}
+
+
+async def test_who_has_a_booking_is_admitted_again(stage: Stage, queue: BookingQueue):
+    item_id = await stage.join_one()
+    assert await queue.readmit(EVENT, [item_id]) == 1
+    (lease,) = (await queue.claim(EVENT, "w", 1, ALL_TASKS)).leases
+    assert lease.item_id == item_id
+
+
+async def test_an_engine_that_opened_the_books_need_not_be_told_of_the_event(
+    stage: Stage, queue: BookingQueue
+):
+    await stage.join_one()
+    await stage.capacity(1)
+    await stage.client.zrem(keys.EVENTS, EVENT)
+    question = await queue.ask_capacity(EVENT)
+    assert await queue.events() == []
+    assert question.epoch == question.engine
+    await stage.client.zadd(keys.EVENTS, {EVENT: 1})

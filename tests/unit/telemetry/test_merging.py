@@ -12,7 +12,15 @@ from booking_worker.telemetry.metrics import Metrics
 
 GREATEST = frozenset(
     f"booking_worker_{name}"
-    for name in ("breaker_state", "capacity", "dead_letters", "held", "queue_length")
+    for name in (
+        "admission_paused",
+        "breaker_state",
+        "capacity",
+        "dead_letters",
+        "event_paused",
+        "held",
+        "queue_length",
+    )
 )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +18,7 @@ def books(event_id: str, capacity: int | None, known: bool = True) -> EventStatu
         cancelled=0, sold_out_items=0, rejected=0, failed=0, joined=10, admitted=3, dead_letters=0,
         capacity=capacity, capacity_known=known, capacity_exact=True, processing_seats=1,
         held_seats=4, confirmed_seats=0, total_seats=10, sold_out=False, paused=False,
-        rate=Rate(0.0, 0, 0), now_ms=1, oldest_ms=1,
+        paused_because="", rate=Rate(0.0, 0, 0), now_ms=1, oldest_ms=1,
     )  # fmt: skip
 
 
@@ -31,6 +32,13 @@ def test_the_books_of_an_event_are_shown():
     assert value(metrics, "queue_length", event="gala") == 7
     assert value(metrics, "capacity", event="gala") == 5
     assert value(metrics, "held", event="gala") == 4
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_an_event_that_admits_nobody_is_seen(paused: bool):
+    metrics = Metrics()
+    metrics.show_event(replace(books("gala", 5), paused=paused))
+    assert value(metrics, "event_paused", event="gala") == paused
 
 
 def test_unlimited_and_unknown_capacity_are_told_apart():
@@ -49,7 +57,7 @@ def test_an_event_that_is_over_leaves_no_series_behind():
     metrics.show_event(books("concert", 5))
     metrics.forget_event("gala")
     metrics.forget_event("never seen")
-    for name in ("queue_length", "capacity", "held"):
+    for name in ("queue_length", "capacity", "held", "event_paused"):
         assert value(metrics, name, event="gala") is None
         assert value(metrics, name, event="concert") is not None
 

@@ -20,6 +20,7 @@ from booking_worker.worker.assignment import Assignment
 from booking_worker.worker.capacity import CapacityKeeper
 from booking_worker.worker.confirm import Confirm
 from booking_worker.worker.pool import WorkerPool
+from booking_worker.worker.recall import Recall
 from booking_worker.worker.release import Release
 from booking_worker.worker.reserve import Reserve
 from booking_worker.worker.setbacks import Setbacks
@@ -64,7 +65,8 @@ class Crew:
             self.ticket = TicketClient(self.channels[1], breaker, PEER_SECONDS)
         self.keeper = CapacityKeeper(self.queue, self.ticket, self.metrics, refresh_seconds)
         self.setbacks = Setbacks(self.queue, 1.0, rand=lambda: 1.0)
-        self.reserve = Reserve(self.queue, self.booking, self.keeper, self.setbacks)
+        self.recall = Recall(self.queue)
+        self.reserve = Reserve(self.queue, self.booking, self.keeper, self.setbacks, self.recall)
         self.confirm = Confirm(self.queue, self.booking, self.setbacks)
         self.release = Release(self.queue, self.booking, self.ticket, self.keeper, self.setbacks)
         self.timeouts = TimeoutHandler(self.queue, self.metrics, 30.0)

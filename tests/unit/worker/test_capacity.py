@@ -229,6 +229,26 @@ async def test_events_in_which_nobody_waits_are_forgotten(
     assert EVENT not in keeper._events
 
 
+async def test_an_answer_to_another_engine_is_asked_for_anew(
+    stage: Stage, scripted: Crew, keeper: CapacityKeeper, time: Time
+):
+    """The engine failed over between the question and the answer."""
+    answers = [9, 4]
+
+    async def failing_over(_: object) -> object:
+        if len(answers) == 2:
+            await stage.client.hset(stage.key("state"), "born", "somebody else's")
+        return available(answers.pop(0))
+
+    await stage.join_one()
+    scripted.script.answers["CheckAvailability"] = failing_over
+    assert await keeper.left(EVENT) == 9
+    assert not (await stage.status()).capacity_known
+    time.now += 1
+    await keeper.run_once()
+    assert (await stage.status()).capacity == 4
+
+
 async def test_everybody_is_told_that_it_is_sold_out(
     stage: Stage, scripted: Crew, keeper: CapacityKeeper, monkeypatch: pytest.MonkeyPatch
 ):

@@ -290,3 +290,28 @@ async def test_a_trial_that_is_claimed_while_the_pool_stops_is_handed_back_too(
     pool._stopping = True
     await pool.run_once()
     assert await scripted.statuses([item_id]) == [Status.WAITING]
+
+
+async def test_leases_are_not_lost_for_bookings_that_could_not_be_recalled(
+    stage: Stage, scripted: Crew, monkeypatch: pytest.MonkeyPatch
+):
+    scripted.script.answers["CreateBooking"] = made
+    await stage.capacity(2)
+    await stage.join_one("ann")
+    pool = scripted.pool()
+    await work_off(pool)
+    recall = pool._claims._recall
+    recall._booked[EVENT] = {"the old master": recall._booked[EVENT].popitem()[1]}
+
+    async def away(*_: object) -> int:
+        raise EngineUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.queue, "readmit", away)
+        item_id = await stage.join_one("ben")
+        await work_off(pool)
+        assert await scripted.statuses([item_id]) == [Status.AWAITING_PAYMENT]
+        assert "the old master" in recall._booked[EVENT]
+    await stage.join_one("eve")
+    await work_off(pool)
+    assert "the old master" not in recall._booked[EVENT]

@@ -62,6 +62,7 @@ def lease(item_id: str) -> Any:
         False,
         "",
         "w",
+        "engine",
     )
 
 

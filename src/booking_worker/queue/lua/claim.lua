@@ -7,20 +7,22 @@
 --       confirm   int  1 when the worker takes tasks of this kind now
 --       release   int
 --       reserve   int
--- RETURNS now, blocked, needs_refresh, then for each lease: item_id, token, until_ms, record
+--       admit     int  0 while nobody is admitted to any event
+-- RETURNS now, blocked, needs_refresh, which engine this is (empty where nobody waits and nothing
+--         is leased), then for each lease: item_id, token, until_ms, record
 --
 -- @include task
 -- @include rate
+-- @include token
 
 local event = redis.call('HMGET', state,
   'token', 'capacity', 'processing_seats', 'held_seats', 'unlimited', 'exact', 'epoch',
-  'idle')
-local token = tonumber(event[1] or 0)
-local answer = { now, 0, 0 }
-local leases = 0
+  'idle', 'token_engine', 'paused', 'settled_at')
+local answer = { now, 0, 0, '' }
+local token, leases = nil, 0
 
 local function lease(id, item)
-  token = token + 1
+  token = (token or last_token(event[1], event[9])) + 1
   leases = leases + 1
   item.more.token = token
   item.more.worker = worker_id
@@ -49,8 +51,9 @@ if reserve == 1 and leases < limit then claim_ready('reserve') end
 -- Who stands at the head of the line: in order, while there is something left to sell.
 local capacity = tonumber(event[2] or 0)
 local in_flight = tonumber(event[3] or 0) + tonumber(event[4] or 0)
-local unlimited, exact = event[5] == '1', event[6] == '1'
-local current = event[7] == string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local unlimited = event[5] == '1'
+local exact = event[6] == '1' and now >= tonumber(event[11] or 0)
+local current = redis.call('ZCARD', positions) == 0 or event[7] == engine()
 
 local function admit_head(id)
   local item = live_item(id)
@@ -80,7 +83,8 @@ end
 
 -- Heads that could never fit leave without a lease: look further, but not for too long at once.
 local MOST_HEADS = 500
-local admitted_before, looked, stuck = leases, 0, not current
+local admitted_before, looked = leases, 0
+local stuck = not current or admit == 0 or event[10]
 while reserve == 1 and not stuck and leases < limit do
   local heads = redis.call('ZRANGE', positions, 0, limit - leases - 1)
   for _, id in ipairs(heads) do
@@ -103,6 +107,7 @@ elseif stuck and not idle and reserve == 1 then
   answer[2] = 1
   if not current or (not unlimited and (not exact or nothing_left)) then answer[3] = 1 end
 end
-if token > tonumber(event[1] or 0) then redis.call('HSET', state, 'token', token) end
+if token then redis.call('HSET', state, 'token', string.format('%.0f', token)) end
+answer[4] = here or ''
 commit()
 return answer

@@ -12,6 +12,7 @@
 --         the place already held, or the name of an error
 -- ERRORS  QUEUE_FULL IDEMPOTENCY_CONFLICT
 --
+-- @include engine
 -- @include item
 -- @include wake
 
@@ -102,6 +103,7 @@ if #arrivals > 0 then
   redis.call('HSET', users, unpack(places))
   redis.call('RPUSH', queue, unpack(arrivals))
   redis.call('HSET', state, 'seq', seq)
+  if not event[1] then redis.call('HSET', state, 'born', arrivals[1], 'born_in', engine()) end
   if event[2] or not event[1] then
     redis.call('HDEL', state, 'idle')
     wake()

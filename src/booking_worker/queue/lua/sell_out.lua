@@ -1,17 +1,20 @@
 -- Tell everybody who still waits that it is sold out, in chunks, while that is certain: nothing
 -- left by an exact answer to this very engine, nothing being processed, no hold that could come
--- back.
+-- back; and some seconds after a failover, of which replicas may know more than the engine. While
+-- an operator lets nobody be admitted, nobody is sent home either.
 --
 -- ARGV  limit  int  how many at most in this call
 -- RETURNS number still waiting, or -1 when it is not sold out
 --
 -- @include item
+-- @include engine
 
 local event = redis.call('HMGET', state,
-  'capacity', 'exact', 'unlimited', 'processing', 'held', 'sold_out', 'epoch')
+  'capacity', 'exact', 'unlimited', 'processing', 'held', 'sold_out', 'epoch',
+  'paused', 'settled_at')
 local certain = event[2] == '1' and event[3] ~= '1' and tonumber(event[1] or 0) <= 0
   and tonumber(event[4] or 0) == 0 and tonumber(event[5] or 0) == 0
-  and event[7] == string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  and event[7] == engine() and not event[8] and now >= tonumber(event[9] or 0)
 local waiting = redis.call('ZRANGE', positions, 0, limit - 1)
 if not certain or #waiting == 0 then return -1 end
 

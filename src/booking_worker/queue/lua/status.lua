@@ -8,13 +8,13 @@
 --         is the one that capacity was refreshed under, then the fields of `state`
 --
 -- @include now
+-- @include engine
 
 local head = redis.call('ZRANGE', positions, 0, 0)[1]
 local record = head and redis.call('HGET', items, head)
 local joined_at = 0
 if record then joined_at = select(6, cmsgpack.unpack_limit(record, 5, 0)) end
-local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-local current = redis.call('HGET', state, 'epoch') == run_id
+local current = redis.call('HGET', state, 'epoch') == engine()
 return {
   now, redis.call('ZCARD', positions), redis.call('ZCARD', dead), joined_at, current and 1 or 0,
   redis.call('HGETALL', state),

@@ -32,6 +32,14 @@ local function enter_processing(item)
   add('processing', 1)
 end
 
+-- Of an item whose booking exists: its seats are in no answer any more.
+local function reenter_processing(item)
+  add('processing_seats', item.seats)
+  add('total_seats', item.seats)
+  add('moves', 1)
+  add('processing', 1)
+end
+
 local function leave_processing(item, to)
   if to then
     move_seats('processing_seats', to, item.seats)

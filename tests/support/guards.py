@@ -36,6 +36,11 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
         "  elseif item.more.token then\n    lease_ended(id, item)",
         "  elseif item.more.token then\n    redis.call('ZADD', timeouts, now + 3600000, id)",
     ),
+    "the suspicion": (
+        "includes/task",
+        "if (item.more.crashes or 0) >= LOSSES then rank = rank + SUSPECT end",
+        "",
+    ),
     "the bound on crashes": ("expire", ">= max_crashes then", ">= 1000000 then"),
     "one place a user": (
         "join",

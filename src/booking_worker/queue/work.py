@@ -17,6 +17,8 @@ class Claimed(NamedTuple):
     """Somebody waits, but nobody more can be admitted now."""
     needs_refresh: bool
     """A refresh of capacity may change that."""
+    suspects: bool
+    """There are tasks that two workers were lost over; see :meth:`Work.claim`."""
     now_ms: int
 
 
@@ -48,22 +50,30 @@ class Work(Transitions):
     """
 
     async def claim(
-        self, event_id: str, worker_id: str, limit: int, tasks: frozenset[Task]
+        self,
+        event_id: str,
+        worker_id: str,
+        limit: int,
+        tasks: frozenset[Task],
+        *,
+        suspects: bool = False,
     ) -> Claimed:
         """Up to ``limit`` tasks of the given kinds, each leased to this worker.
 
-        Confirm before release before reserve, each in the order of the line.
+        Confirm before release before reserve, each in the order of the line. With ``suspects``
+        only those that two workers were lost over, and without it none of them: whoever works
+        on one should have nothing else in hand, as it may be what kills its worker.
         """
         answer = await self._run(
             "claim", event_id, worker_id=worker_id, limit=limit, actor=f"worker:{worker_id}",
-            **{task.value: int(task in tasks) for task in Task},
+            suspects=int(suspects), **{task.value: int(task in tasks) for task in Task},
         )  # fmt: skip
-        now_ms, blocked, needs_refresh, *flat = answer
+        now_ms, blocked, needs_refresh, suspected, *flat = answer
         leases = [
             records.lease(event_id, flat[at : at + _LEASE_VALUES])
             for at in range(0, len(flat), _LEASE_VALUES)
         ]
-        return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms)
+        return Claimed(leases, bool(blocked), bool(needs_refresh), bool(suspected), now_ms)
 
     async def extend(self, lease: Lease) -> int:
         """Keep a lease for its whole length from now; answers its new end, ms."""

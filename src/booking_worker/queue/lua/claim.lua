@@ -1,5 +1,6 @@
 -- Hand tasks of one event to a worker: confirm before release before reserve, each in the order
 -- of the line. A reserve takes the item's seats out of capacity in this same step.
+-- Suspects (see task.lua) are handed out only when asked for, and then nothing else is.
 --
 -- ARGV  worker_id
 --       limit     int
@@ -7,7 +8,9 @@
 --       confirm   int  1 when the worker takes tasks of this kind now
 --       release   int
 --       reserve   int
--- RETURNS now, blocked, needs_refresh, then for each lease: item_id, token, until_ms, record
+--       suspects  int  1 when the worker has nothing in hand, and takes suspects only
+-- RETURNS now, blocked, needs_refresh, suspects (1: there are any, of these kinds), then for each
+--         lease: item_id, token, until_ms, record
 --
 -- @include task
 -- @include rate
@@ -16,7 +19,7 @@ local event = redis.call('HMGET', state,
   'token', 'capacity', 'processing_seats', 'held_seats', 'unlimited', 'exact', 'epoch',
   'idle')
 local token = tonumber(event[1] or 0)
-local answer = { now, 0, 0 }
+local answer = { now, 0, 0, 0 }
 local leases = 0
 
 local function lease(id, item)
@@ -32,9 +35,8 @@ local function lease(id, item)
 end
 
 local function claim_ready(task)
-  local low = RANK[task]
-  local ids = redis.call('ZRANGEBYSCORE', tasks, low, '(' .. string.format('%.0f', low + 2 ^ 50),
-    'LIMIT', 0, limit - leases)
+  local low, high = ranks_of(task, suspects == 1)
+  local ids = redis.call('ZRANGEBYSCORE', tasks, low, high, 'LIMIT', 0, limit - leases)
   for _, id in ipairs(ids) do
     redis.call('ZREM', tasks, id)
     local item = live_item(id)
@@ -81,7 +83,7 @@ end
 -- Heads that could never fit leave without a lease: look further, but not for too long at once.
 local MOST_HEADS = 500
 local admitted_before, looked, stuck = leases, 0, not current
-while reserve == 1 and not stuck and leases < limit do
+while reserve == 1 and suspects == 0 and not stuck and leases < limit do
   local heads = redis.call('ZRANGE', positions, 0, limit - leases - 1)
   for _, id in ipairs(heads) do
     stuck = stuck or not admit_head(id)
@@ -102,6 +104,12 @@ elseif stuck and not idle and reserve == 1 then
   local nothing_left = exact and capacity <= 0 and in_flight == 0
   answer[2] = 1
   if not current or (not unlimited and (not exact or nothing_left)) then answer[3] = 1 end
+end
+if redis.call('ZCOUNT', tasks, SUSPECT, '+inf') > 0 then
+  for task, takes in pairs({ confirm = confirm, release = release, reserve = reserve }) do
+    local suspected = takes == 1 and redis.call('ZCOUNT', tasks, ranks_of(task, true)) > 0
+    if suspected then answer[4] = 1 end
+  end
 end
 if token > tonumber(event[1] or 0) then redis.call('HSET', state, 'token', token) end
 commit()

@@ -198,11 +198,12 @@ class ReferenceQueue:
         self._put_back(item)
         return self._end(item, Status.CANCELLED) if item.cancel else self._to_line(item)
 
-    def retry(self, item_id: str, token: int, backoff: int) -> Status:
+    def retry(self, item_id: str, token: int, backoff: int, *, uses_up: bool = True) -> Status:
         """It failed for now."""
         item = self.leased(item_id, token)
-        item.attempts += 1
-        if item.attempts > self.limits.max_retries:
+        item.attempts += uses_up
+        item.asked = item.asked or not uses_up
+        if uses_up and item.attempts > self.limits.max_retries:
             return self._die(item)
         item.token, item.deadline = None, self.now + backoff
         return item.status

@@ -94,6 +94,10 @@ class Workers(Sale):
                 lambda: queue.settle_retry(lease, milliseconds, "down"),
                 lambda: model.retry(id_, token, milliseconds),
             ),
+            "wait": (
+                lambda: queue.settle_retry(lease, milliseconds, "away", uses_up=False),
+                lambda: model.retry(id_, token, milliseconds, uses_up=False),
+            ),
             "held": (
                 lambda: queue.settle_held(lease, Held("B", "", milliseconds)),
                 lambda: model.held(id_, token, hold),

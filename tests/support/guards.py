@@ -187,6 +187,13 @@ def _without_asking_again(patch: Patch) -> None:
     patch(Setbacks, "again", again)
 
 
+def _without_waiting_for_the_judge(patch: Patch) -> None:
+    async def later(self: Setbacks, work: Any, error: Any, breaker: Any) -> Outcome:
+        return await self.retry(work, str(error))
+
+    patch(Setbacks, "later", later)
+
+
 def _without_check_of_ids(patch: Patch) -> None:
     patch(validation, "is_plain_id", lambda text: True)
 
@@ -229,6 +236,7 @@ _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "handing back": _without_handing_back,
     "weighing refusals": _without_weighing,
     "asking again": _without_asking_again,
+    "waiting for the judge": _without_waiting_for_the_judge,
     "the check of ids": _without_check_of_ids,
     "poison that crashes": _poison(_crash),
     "poison that hangs": _poison(_hang),

@@ -96,9 +96,16 @@ class Work(Transitions):
         """
         return await self._settle("hand_back", lease, asked=int(asked))
 
-    async def settle_retry(self, lease: Lease, backoff_ms: int, why: str) -> Status:
-        """It failed for now: again after ``backoff_ms``, or ``failed`` when that was the last."""
-        return await self._settle("settle_retry", lease, backoff_ms=backoff_ms, why=why)
+    async def settle_retry(
+        self, lease: Lease, backoff_ms: int, why: str, *, uses_up: bool = True
+    ) -> Status:
+        """It failed for now: again after ``backoff_ms``, or ``failed`` when that was the last.
+
+        ``uses_up`` says whether it uses up an attempt: not when it waits for a service.
+        """
+        return await self._settle(
+            "settle_retry", lease, backoff_ms=backoff_ms, why=why, uses_up=int(uses_up)
+        )
 
     async def settle_held(self, lease: Lease, held: Held) -> Status:
         """Reserved: ``awaiting_payment``, or ``releasing`` when a cancel came meanwhile."""

@@ -260,6 +260,7 @@ class Application:
         self._feed.wake(event_id)
         self._pool.wake(event_id)
         self._timeouts.wake(event_id)
+        self._gauges.wake(event_id)
 
     @property
     def metrics(self) -> Metrics:

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Final
 
 EVENTS: Final = "booking-events"
-"""sorted set: event id -> when it was last seen, seconds on a replica's clock (informal)."""
+"""sorted set: event id -> when it was listed last, seconds on the engine's clock. An event that is
+over leaves it; its books stay."""
 WORKERS: Final = "booking-workers"
 """hash: worker id -> its slots and until when they count, ms."""
 WAKE_CHANNEL: Final = "booking-wake"
@@ -35,5 +36,5 @@ _EVENT_KEYS: Final = {
 def of_event(event_id: str) -> dict[str, str]:
     """The keys (and key prefixes) of one event, by the names that the Lua files use."""
     named = {name: template % event_id for name, template in _EVENT_KEYS.items()}
-    named["workers"] = WORKERS
+    named |= {"workers": WORKERS, "events": EVENTS}
     return named

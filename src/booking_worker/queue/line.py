@@ -15,10 +15,11 @@ from booking_worker.domain.errors import (
 )
 from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import Join, Joined, Place, Status
-from booking_worker.queue import keys, records
+from booking_worker.queue import records
 from booking_worker.queue.transitions import Transitions
 
 _REMEMBER_EVENT_SECONDS = 60.0
+"""listed_before.lua counts on it."""
 
 
 class Line(Transitions):
@@ -66,7 +67,7 @@ class Line(Transitions):
         now = time.monotonic()
         if now - self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS) < _REMEMBER_EVENT_SECONDS:
             return
-        await self._told.command(keys.EVENTS, "ZADD", keys.EVENTS, int(time.time()), event_id)
+        await self._run("list_event", event_id)
         self._remembered[event_id] = now
 
     async def positions(self, event_id: str, item_ids: Sequence[str]) -> list[Place | None]:

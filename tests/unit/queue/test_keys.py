@@ -11,7 +11,7 @@ from booking_worker.queue import keys
 def test_all_keys_of_an_event_live_in_one_slot(event_id: str):
     named = keys.of_event(event_id)
     for name, key in named.items():
-        if name != "workers":
+        if name not in {"workers", "events"}:
             assert re.findall(r"\{(.*?)\}", key) == [event_id]
 
 
@@ -27,5 +27,6 @@ def test_the_names_that_the_design_fixes():
     assert named["timeouts"] == "booking-timeouts:{E}"
 
 
-def test_the_workers_are_of_no_event():
-    assert keys.of_event("a")["workers"] == keys.of_event("b")["workers"] == keys.WORKERS
+@pytest.mark.parametrize("name, key", [("workers", keys.WORKERS), ("events", keys.EVENTS)])
+def test_what_is_of_no_event(name: str, key: str):
+    assert keys.of_event("a")[name] == keys.of_event("b")[name] == key

@@ -22,8 +22,13 @@ check "ruff format" ruff format --check .
 check "mypy" mypy
 check "import-linter" lint-imports --no-logo
 check "generated code is what proto/ gives" scripts/generate-proto.sh --check
-check "domain/ is covered by its own tests" python -m pytest -q tests/unit/domain \
-  --cov=booking_worker.domain --cov-fail-under=100 --cov-report=term:skip-covered
+covered() {
+  python -m pytest -q "tests/unit/$1" --cov="booking_worker.$1" --cov-fail-under=100 \
+    --cov-report=term:skip-covered
+}
+check "domain/ is covered by its own tests" covered domain
+# Some 20 s, as it runs on real engines: not for those who want a few tests only.
+[ $# -gt 0 ] || check "queue/ is covered by its own tests" covered queue
 check "pytest" python -m pytest "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -35,6 +35,7 @@ from booking_worker.api.progress import LineWatch
 from booking_worker.api.queue_service import QueueService
 from booking_worker.config import Settings
 from booking_worker.config.engines import engine_of, needs_of
+from booking_worker.config.queues import queue_of
 from booking_worker.domain.model import Change
 from booking_worker.engine.durability import (
     Durability,
@@ -47,8 +48,6 @@ from booking_worker.intake.direct import DirectIntake
 from booking_worker.lifecycle import Part
 from booking_worker.notify.realtime import RealtimeNotifier
 from booking_worker.peers.services import Services
-from booking_worker.queue.acknowledge import Acknowledge
-from booking_worker.queue.booking_queue import BookingQueue, QueueLimits
 from booking_worker.queue.changes import ChangeFeed
 from booking_worker.queue.wake import WakeListener
 from booking_worker.sandbox.server import Sandbox
@@ -62,23 +61,6 @@ from booking_worker.worker.pool import WorkerPool
 from booking_worker.worker.timeouts import TimeoutHandler
 
 log = get_logger(__name__)
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _limits(settings: Settings) -> QueueLimits:
-    return QueueLimits(
-        max_size=settings.queue_max_size,
-        places_per_user=settings.queue_places_per_user,
-        queue_timeout_ms=_ms(settings.queue_timeout_seconds),
-        payment_timeout_ms=_ms(settings.payment_timeout_seconds),
-        payment_grace_ms=_ms(settings.payment_grace_seconds),
-        result_ttl_ms=max(1, _ms(settings.result_ttl_seconds)),
-        lease_ms=_ms(settings.worker_lease_seconds),
-        max_retries=settings.worker_max_retries,
-    )
 
 
 def _port(endpoint: str) -> int:
@@ -135,10 +117,7 @@ class Application:
         )
         self._client = self._engine.client()
         self._follower = self._engine.client()
-        needs = needs_of(settings)
-        self._queue = BookingQueue(
-            self._client, _limits(settings), acknowledge=Acknowledge(needs.replicas, needs.aof)
-        )
+        self._queue = queue_of(settings, self._client)
         self._build_work()
         self._build_doors()
 
@@ -266,6 +245,7 @@ class Application:
         self._feed.wake(event_id)
         self._pool.wake(event_id)
         self._timeouts.wake(event_id)
+        self._gauges.wake(event_id)
 
     @property
     def metrics(self) -> Metrics:

@@ -140,6 +140,34 @@ async def test_without_the_ticket_service_nobody_is_admitted_and_nobody_lost(
     await shop.kept()
 
 
+async def refused_without_the_ticket_service(shop: Shop, *without: str) -> list[str]:
+    """Those who are refused while nobody can say whether the tickets ran out."""
+    replica = await shop.open(*without, **SETTINGS)
+    await shop.until(Status.AWAITING_PAYMENT, [await shop.join("first")])
+    shop.sandbox.ticket_faults.become(Faults(down=True))
+    await wait_until(lambda: breaker_is_open(replica))
+    shop.sandbox.booking_faults.become(Faults(refuse=True))
+    return await shop.join_many(5)
+
+
+async def test_to_be_refused_without_the_ticket_service_costs_nobody_an_attempt(shop: Shop):
+    ids = await refused_without_the_ticket_service(shop)
+    # More often than they have attempts, and nobody hears of it.
+    await wait_until(lambda: _asked(shop, "CreateBooking") > len(ids) * 5)
+    assert set(await shop.statuses(ids)) == {Status.PROCESSING}
+    assert {(await shop.queue.item(item_id)).attempts for item_id in ids} == {0}
+    shop.sandbox.ticket_faults.become(Faults())
+    await shop.until(Status.REJECTED, ids)
+    shop.sandbox.booking_faults.become(Faults())
+    await shop.sell()
+    await shop.kept()
+
+
+async def test_to_be_refused_without_the_ticket_service_is_the_end_without_waiting(shop: Shop):
+    ids = await refused_without_the_ticket_service(shop, "waiting for the judge")
+    await shop.until(Status.FAILED, ids)
+
+
 async def test_a_release_waits_for_the_ticket_service(shop: Shop):
     await shop.open(**SETTINGS)
     ids = await shop.join_many(BUYERS)
@@ -230,11 +258,11 @@ async def test_people_are_sent_home_too_early_without_the_certainty(shop: Shop):
     assert any("sold while there is demand" in one for one in await shop.broken())
 
 
-def _asked(shop: Shop) -> int:
-    """How often the Ticket Service was asked what is left."""
+def _asked(shop: Shop, method: str = "CheckAvailability") -> int:
+    """How often a service was asked: what is left, if nothing else is said."""
     shop.sandbox.ledger.save()
     rows = shop.sandbox.ledger._books.connection.execute(
-        "SELECT count(*) FROM journal WHERE method = 'CheckAvailability'"
+        "SELECT count(*) FROM journal WHERE method = ?", (method,)
     )
     number: int = rows.fetchone()[0]
     return number

@@ -20,7 +20,7 @@ def items(leases: list[Lease]) -> list[str]:
 
 async def test_nobody_waits(stage: Stage):
     assert await stage.claimed() == Claimed(
-        [], blocked=False, needs_refresh=False, now_ms=BEGINNING, engine=""
+        [], blocked=False, needs_refresh=False, suspects=False, now_ms=BEGINNING, engine=""
     )
 
 

@@ -73,6 +73,41 @@ async def test_without_retries_the_first_failure_is_the_last(stage: Stage):
     assert await stage.queue.settle_retry(lease, 5_000, "down") is Status.FAILED
 
 
+@pytest.mark.parametrize("task", list(Task))
+async def test_one_that_waits_for_a_service_uses_up_no_attempt(
+    stage: Stage, queue: BookingQueue, clock: Clock, task: Task
+):
+    lease = await stage.lease_of(task)
+    for _ in range(LIMITS.max_retries + 2):
+        assert await queue.settle_retry(lease, 700, "away", uses_up=False) is BUSY[task]
+        await clock.advance(699)
+        await queue.expire(EVENT)
+        assert await stage.claim() == []
+        await clock.advance(1)
+        await queue.expire(EVENT)
+        lease = await stage.claim_one(task)
+    assert (lease.attempts, lease.crashes) == (0, 0)
+
+
+async def test_a_reserve_that_waited_is_not_handed_back_to_the_line(
+    stage: Stage, queue: BookingQueue
+):
+    await queue.settle_retry(await stage.processing(), 0, "away", uses_up=False)
+    await queue.expire(EVENT)
+    assert await queue.hand_back(await stage.claim_one(), asked=False) is Status.PROCESSING
+
+
+async def test_fewer_retries_than_it_had_do_not_end_one_that_waits(
+    stage: Stage, queue: BookingQueue
+):
+    lease = await stage.processing()
+    await queue.settle_retry(lease, 0, "down")
+    await queue.expire(EVENT)
+    lease = await stage.claim_one()
+    stage.limit(max_retries=0)
+    assert await stage.queue.settle_retry(lease, 0, "away", uses_up=False) is Status.PROCESSING
+
+
 async def test_its_user_may_join_again(stage: Stage):
     dead = await stage.dead_letter()
     assert await stage.join_one("ann") != dead

@@ -26,6 +26,18 @@ async def test_nobodys_choice_was_wrong_so_it_is_back_at_its_place(
     assert (change.before, change.after, change.why) == ("processing", "waiting", "none are left")
 
 
+async def test_it_is_no_suspect_any_more(stage: Stage, queue: BookingQueue, clock: Clock):
+    """Its worker has answered, and in the line it stands among others."""
+    await stage.processing()
+    for _ in range(2):
+        await stage.claim()
+        await clock.advance(LIMITS.lease_ms)
+        await queue.expire(EVENT)
+    await queue.settle_short(await stage.claim_one(), "none are left")
+    await stage.capacity(5)
+    assert [lease.crashes for lease in (await stage.claimed()).leases] == [0]
+
+
 async def test_its_seats_are_nowhere_until_a_refresh(stage: Stage, queue: BookingQueue):
     lease = await stage.processing(seats=9)
     await queue.settle_short(lease, "none are left")

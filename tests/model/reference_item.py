@@ -50,6 +50,11 @@ class Item:
         """Whether its task can be claimed."""
         return self.status in TASK_OF and self.deadline is None
 
+    @property
+    def suspect(self) -> bool:
+        """Whether two workers were lost over its task."""
+        return self.crashes >= 2
+
 
 class Question(NamedTuple):
     """What was known when the Ticket Service was asked."""
@@ -73,3 +78,4 @@ class Claimed(NamedTuple):
     leases: list[Leased]
     blocked: bool
     needs_refresh: bool
+    suspects: bool

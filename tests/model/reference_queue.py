@@ -142,15 +142,16 @@ class ReferenceQueue:
 
     # --- work
 
-    def claim(self, limit: int, tasks: frozenset[Task]) -> Claimed:
+    def claim(self, limit: int, tasks: frozenset[Task], *, suspects: bool = False) -> Claimed:
         """Confirm before release before reserve, then who stands at the head of the line."""
         leases: list[Leased] = []
+        ready = [it for it in self.items.values() if it.ready and TASK_OF[it.status] in tasks]
         for task in ORDER:
-            ready = [it for it in self.items.values() if it.ready and TASK_OF[it.status] is task]
-            if task in tasks:
-                first = sorted(ready, key=lambda it: it.seq)[: limit - len(leases)]
-                leases += [self._lease(item) for item in first]
-        stuck = False
+            of_task = [it for it in ready if TASK_OF[it.status] is task and it.suspect is suspects]
+            first = sorted(of_task, key=lambda it: it.seq)[: limit - len(leases)]
+            leases += [self._lease(item) for item in first]
+        left = any(it.suspect and it.ready for it in ready)
+        stuck = suspects  # nobody is admitted then
         while Task.RESERVE in tasks and len(leases) < limit and self.waiting() and not stuck:
             head = self.waiting()[0]
             in_flight = self.seats(Status.PROCESSING, *HOLDING)
@@ -166,10 +167,12 @@ class ReferenceQueue:
             else:
                 stuck = True
         # With all slots taken, that admission is paused is said nevertheless.
-        stuck = stuck or (Task.RESERVE in tasks and not self.known and bool(self.waiting()))
+        stuck = (stuck and not suspects) or (
+            Task.RESERVE in tasks and not self.known and bool(self.waiting())
+        )
         gone = self.capacity <= 0 and not self.among(Status.PROCESSING, *HOLDING)
         refresh = not self.known or (not self.unlimited and (not self.certain or gone))
-        return Claimed(leases, stuck, stuck and refresh)
+        return Claimed(leases, stuck, stuck and refresh, left)
 
     def _lease(self, item: Item) -> Leased:
         self.tokens += 1
@@ -200,11 +203,12 @@ class ReferenceQueue:
         self._put_back(item)
         return self._end(item, Status.CANCELLED) if item.cancel else self._to_line(item)
 
-    def retry(self, item_id: str, token: int, backoff: int) -> Status:
+    def retry(self, item_id: str, token: int, backoff: int, *, uses_up: bool = True) -> Status:
         """It failed for now."""
         item = self.leased(item_id, token)
-        item.attempts += 1
-        if item.attempts > self.limits.max_retries:
+        item.attempts += uses_up
+        item.asked = item.asked or not uses_up
+        if uses_up and item.attempts > self.limits.max_retries:
             return self._die(item)
         item.token, item.deadline = None, self.now + backoff
         return item.status
@@ -231,7 +235,7 @@ class ReferenceQueue:
             return self._end(item, Status.CANCELLED)
         if not short:
             return self._end(item, Status.REJECTED)
-        item.attempts = 0
+        item.attempts = item.crashes = 0
         return self._to_line(item)
 
     def paid(self, item_id: str, token: int, task: Task) -> Status:

@@ -22,22 +22,26 @@ TASKS = (
 class Workers(Sale):
     """A worker that dies is one that never answers: its lease ends by the clock."""
 
-    def _claim(self, limit: int, tasks: frozenset[Task]) -> list[Lease]:
-        claimed = self.run(self.queue.claim(EVENT, "w", limit, tasks))
-        expected = self.model.claim(limit, tasks)
+    def _claim(self, limit: int, tasks: frozenset[Task], *, suspects: bool = False) -> list[Lease]:
+        claimed = self.run(self.queue.claim(EVENT, "w", limit, tasks, suspects=suspects))
+        expected = self.model.claim(limit, tasks, suspects=suspects)
         got = [Leased(one.task, one.item_id, one.token, one.until_ms) for one in claimed.leases]
-        self.outcomes.append(((got, claimed.blocked, claimed.needs_refresh), tuple(expected)))
+        said = (got, claimed.blocked, claimed.needs_refresh, claimed.suspects)
+        self.outcomes.append((said, tuple(expected)))
         if got != expected.leases:
             return []  # found after the step
         self.leases += claimed.leases
         return list(claimed.leases)
 
     def claim(self, choose: Choose) -> None:
-        self._claim(choose(range(5), "limit"), choose(TASKS, "tasks"))
+        limit, tasks = choose(range(5), "limit"), choose(TASKS, "tasks")
+        some = any(item.ready and item.suspect for item in self.model.items.values())
+        self._claim(limit, tasks, suspects=some and choose((True, False), "suspects"))
 
     def work(self, choose: Choose) -> None:
         """A whole task in one step, as most are; the call or its answer may be lost on the way."""
-        for lease in self._claim(1, frozenset(Task)):
+        every = frozenset(Task)
+        for lease in self._claim(1, every) or self._claim(1, every, suspects=True):
             if choose(range(4), "called"):
                 self._call(lease)
             if choose((True, False), "heard") and lease.item_id in self.model.items:
@@ -89,6 +93,10 @@ class Workers(Sale):
             "retry": (
                 lambda: queue.settle_retry(lease, milliseconds, "down"),
                 lambda: model.retry(id_, token, milliseconds),
+            ),
+            "wait": (
+                lambda: queue.settle_retry(lease, milliseconds, "away", uses_up=False),
+                lambda: model.retry(id_, token, milliseconds, uses_up=False),
             ),
             "held": (
                 lambda: queue.settle_held(lease, Held("B", "", milliseconds)),

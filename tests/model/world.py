@@ -5,7 +5,7 @@ from __future__ import annotations
 from booking_worker.domain.model import Task
 from tests.model.reference_item import Leased
 
-ANY_TASK = ("extend", "hand_back", "retry")
+ANY_TASK = ("extend", "hand_back", "retry", "wait")
 OF_TASK = {
     Task.RESERVE: ("held", "rejected", "short"),
     Task.CONFIRM: ("confirmed", "unconfirmed", "gone"),

@@ -11,7 +11,17 @@ from booking_worker.queue import keys
 
 CLOCK_KEY: Final = "booking-test-clock"
 BEGINNING: Final = 1_800_000_000_000
-TAGS: Final = ("concert", "theatre", "fête-💃", "a", "b", "c", keys.WORKERS, keys.LAYOUT)
+TAGS: Final = (
+    "concert",
+    "theatre",
+    "fête-💃",
+    "a",
+    "b",
+    "c",
+    keys.WORKERS,
+    keys.LAYOUT,
+    keys.EVENTS,
+)
 """What the tests' events are called: in a Cluster each slot has a clock of its own."""
 
 MOVED_BY_TESTS: Final = {

@@ -40,6 +40,11 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
         "  elseif item.more.token then\n    lease_ended(id, item)",
         "  elseif item.more.token then\n    redis.call('ZADD', timeouts, now + 3600000, id)",
     ),
+    "the suspicion": (
+        "includes/task",
+        "if (item.more.crashes or 0) >= LOSSES then rank = rank + SUSPECT end",
+        "",
+    ),
     "the bound on crashes": ("expire", ">= max_crashes then", ">= 1000000 then"),
     "one place a user": (
         "join",
@@ -201,6 +206,13 @@ def _without_asking_again(patch: Patch) -> None:
     patch(Setbacks, "again", again)
 
 
+def _without_waiting_for_the_judge(patch: Patch) -> None:
+    async def later(self: Setbacks, work: Any, error: Any, breaker: Any) -> Outcome:
+        return await self.retry(work, str(error))
+
+    patch(Setbacks, "later", later)
+
+
 def _without_check_of_ids(patch: Patch) -> None:
     patch(validation, "is_plain_id", lambda text: True)
 
@@ -261,6 +273,7 @@ _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "handing back": _without_handing_back,
     "weighing refusals": _without_weighing,
     "asking again": _without_asking_again,
+    "waiting for the judge": _without_waiting_for_the_judge,
     "the check of ids": _without_check_of_ids,
     "the memory of bookings": _without_memory_of_bookings,
     "the record of the layout": _without_record_of_layout,

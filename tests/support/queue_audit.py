@@ -21,6 +21,7 @@ PROCESSING = frozenset({Status.PROCESSING})
 HOLDING = frozenset({Status.AWAITING_PAYMENT, Status.CONFIRMING, Status.RELEASING})
 ADMITTED = PROCESSING | HOLDING
 RANK = {Status.CONFIRMING: 0, Status.RELEASING: 2**50, Status.PROCESSING: 2**51}
+SUSPECT = 2**52
 COUNTED = {status: status.value for status in FINAL} | {Status.SOLD_OUT: "sold_out_items"}
 
 
@@ -178,7 +179,10 @@ def _indexes_agree(found: Keys) -> list[str]:
         places = (id_ in found.timeouts) + (id_ in found.tasks)
         if places != (item.status is not Status.FAILED):
             problems.append(f"{id_} ({item.status}) is in {places} of timeouts and tasks")
-        if id_ in found.tasks and found.tasks[id_] != RANK.get(item.status, -1) + item.seq:
+        rank = RANK.get(item.status, -1) + item.seq
+        if item.more.get("crashes", 0) >= 2:
+            rank += SUSPECT
+        if id_ in found.tasks and found.tasks[id_] != rank:
             problems.append(f"{id_} ({item.status}) has the rank {found.tasks[id_]}")
     strays = (set(found.timeouts) | set(found.tasks)) - set(items)
     if strays:

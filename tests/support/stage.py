@@ -112,8 +112,11 @@ class Stage:
     async def claim(
         self, limit: int = 1, tasks: frozenset[Task] = ALL_TASKS, event_id: str = EVENT
     ) -> list[Lease]:
-        """The leases of a claim of worker ``w``."""
-        return (await self.claimed(limit, tasks, event_id)).leases
+        """The leases of a claim of worker ``w``, which has nothing else in hand."""
+        claimed = await self.claimed(limit, tasks, event_id)
+        if not claimed.leases and claimed.suspects:
+            claimed = await self.queue.claim(event_id, "w", limit, tasks, suspects=True)
+        return claimed.leases
 
     async def claim_one(self, task: Task = Task.RESERVE) -> Lease:
         """The one lease of the next task of this kind."""

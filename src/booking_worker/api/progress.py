@@ -111,16 +111,20 @@ class LineWatch:
             for known in (self._seen, self._paused):
                 for event_id in known.keys() - set(self._to_look_at):
                     del known[event_id]
-        for event_id in self._to_look_at[:_MOST_EVENTS_PER_LOOK]:
-            await self._look_at(event_id)
+        events = self._to_look_at[:_MOST_EVENTS_PER_LOOK]
+        # All that is asked at once travels together.
+        books = await asyncio.gather(*map(self._queue.status, events), return_exceptions=True)
+        for status in books:
+            if isinstance(status, BaseException):
+                raise status
+            await self._look_at(status)
         del self._to_look_at[:_MOST_EVENTS_PER_LOOK]
 
-    async def _look_at(self, event_id: str) -> None:
-        status = await self._queue.status(event_id)
+    async def _look_at(self, status: EventStatus) -> None:
+        event_id, seats = status.event_id, 0
         self._paused.pop(event_id, None)
         if status.paused_because and status.waiting:
             self._paused[event_id] = status.paused_because
-        seats = 0
         if status.waiting and status.capacity is not None:
             head = await self._queue.list_items(event_id, "waiting", 0, 1)
             seats = head[0].seats if head else 0

@@ -43,7 +43,7 @@ def list_dead_letters(
     tls_ca: TlsCa = None,
     json: Json = False,
 ) -> None:
-    """Items that failed for good, the oldest first, with what went wrong."""
+    """Items that failed for good, and why; the oldest first."""
     from booking_worker.cli.client import service
     from booking_worker.cli.queue import print_items
     from booking_worker.proto import admin_pb2
@@ -79,7 +79,7 @@ def requeue(
     tls_ca: TlsCa = None,
     json: Json = False,
 ) -> None:
-    """Put dead letters back: at their old place in line, or to the task that they failed at."""
+    """Put dead letters back: at their old place, or to their old task."""
     from booking_worker.proto import admin_pb2
 
     def put_back(client: ServiceClient, item: str) -> str:
@@ -99,7 +99,7 @@ def discard(
     tls_ca: TlsCa = None,
     json: Json = False,
 ) -> None:
-    """Give dead letters up for good: they stay failed and leave this list."""
+    """Give dead letters up for good: they stay failed, off this list."""
     from booking_worker.proto import admin_pb2
 
     def give_up(client: ServiceClient, item: str) -> str:

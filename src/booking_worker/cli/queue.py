@@ -56,6 +56,8 @@ def status(
         ]
     if json:
         print_json(as_dict(books[0]) if event else [as_dict(one) for one in books])
+    elif event and not books[0].joined:
+        typer.echo(f"Nobody has joined the line of {event} yet.")
     elif event:
         print_facts(_facts(books[0]))
     elif books:
@@ -91,7 +93,7 @@ def list_items(
     tls_ca: TlsCa = None,
     json: Json = False,
 ) -> None:
-    """Who is in line, in the order of the line; then who was admitted, then dead letters.
+    """Who is in line, in order; who was admitted; dead letters.
 
     Items that have ended are found by `queue show` alone.
     """
@@ -152,7 +154,7 @@ def cancel(
     tls_ca: TlsCa = None,
     json: Json = False,
 ) -> None:
-    """Cancel anyone's item; tickets that it holds go to the next in line.
+    """Cancel anyone's item; its tickets go to the next in line.
 
     Repeating is safe. What is completed or ended otherwise stays as it is.
     """
@@ -316,6 +318,7 @@ def _facts(books: admin_pb2.EventStatus) -> dict[str, object]:
     measured = Rate(books.rate.weight, books.rate.at_ms, books.rate.since_ms)
     rate = per_second(measured, books.now_ms)
     oldest = f" (the first for {duration(books.now_ms - books.oldest_ms)})"
+    left = f"{_seats_left(books)}{' left' if books.capacity_known else ''}"
     return {
         "event": books.event_id,
         "state": _state(books),
@@ -331,6 +334,6 @@ def _facts(books: admin_pb2.EventStatus) -> dict[str, object]:
         "sold out": books.sold_out_items,
         "rejected": books.rejected,
         "failed": f"{books.failed} ({books.dead_letters} dead letters wait for an operator)",
-        "seats": f"{_seats_left(books)} left, {books.processing_seats} processing,"
+        "seats": f"{left}, {books.processing_seats} processing,"
         f" {books.held_seats} held, {books.confirmed_seats} sold",
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from redis.asyncio import Redis, RedisCluster
+
+EngineClient: TypeAlias = Redis | RedisCluster
 
 
 class Engine(Protocol):
@@ -24,7 +26,7 @@ class Engine(Protocol):
     async def stop(self) -> None:
         """Let go of it; what was acknowledged stays. Stopping again, or before start, is fine."""
 
-    def client(self) -> Redis | RedisCluster:
+    def client(self) -> EngineClient:
         """A new client, which the caller closes; replies are bytes.
 
         It connects when first used and reconnects by itself, but never repeats a command: a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -104,14 +105,21 @@ class ChangeFeed:
 
     async def _look_for_events(self) -> None:
         names: list[Any] = await self._client.zrange(keys.EVENTS, 0, -1)
-        for name in names:
-            event_id = name.decode()
+        events = [name.decode() for name in names]
+        self._forget(self._cursors.keys() - events)
+        for event_id in events:
             if event_id in self._cursors:
                 continue
             cursor: Any = await self._client.hget(keys.of_event(event_id)["state"], "cursor")
             start = cursor.decode() if cursor else _START
             await self._check_for_gap(event_id, start)
             self._cursors[event_id] = self._saved[event_id] = start
+
+    def _forget(self, over: AbstractSet[str]) -> None:
+        """Follow these no more; they are found again by where they were read to last."""
+        for event_id in over:
+            if self._saved[event_id] == self._cursors[event_id]:
+                del self._cursors[event_id], self._saved[event_id]
 
     async def _check_for_gap(self, event_id: str, cursor: str) -> None:
         try:

@@ -35,9 +35,33 @@ class Desk(Transitions):
         return status
 
     async def events(self) -> list[str]:
-        """All events that somebody joined, the latest first."""
+        """All events that somebody joined and that are not over, the latest first."""
         names: list[Any] = await self._runner.command(keys.EVENTS, "ZREVRANGE", keys.EVENTS, 0, -1)
         return [name.decode() for name in names]
+
+    async def retire(self) -> list[str]:
+        """Take the events that are over off the list of events; answers which.
+
+        Over is an event when nobody is left in it, no dead letter either, and nothing has
+        happened for RESULT_TTL_SECONDS. Its books stay, and a join lists it again.
+        """
+        return [
+            event_id
+            for event_id, listed_at in await self._listed_before()
+            if await self._wind_up(event_id) and await self._unlist(event_id, listed_at)
+        ]
+
+    async def _listed_before(self) -> list[tuple[str, int]]:
+        flat = await self._run("listed_before", "")
+        return [(flat[at].decode(), int(flat[at + 1])) for at in range(0, len(flat), 2)]
+
+    async def _wind_up(self, event_id: str) -> bool:
+        is_over: int = await self._run("wind_up", event_id)
+        return is_over == 1
+
+    async def _unlist(self, event_id: str, listed_at: int) -> bool:
+        is_off: int = await self._run("unlist_event", event_id, listed_at=listed_at)
+        return is_off == 1
 
     async def list_items(
         self,

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Final
 
 EVENTS: Final = "booking-events"
-"""sorted set: event id -> when it was last seen, seconds on a replica's clock (informal)."""
+"""sorted set: event id -> when it was listed last, seconds on the engine's clock. An event that is
+over leaves it; its books stay."""
 WORKERS: Final = "booking-workers"
 """hash: worker id -> its slots and until when they count, ms."""
 LAYOUT: Final = "booking-layout"
@@ -40,7 +41,6 @@ def of_event(event_id: str) -> dict[str, str]:
     The empty id stands for all events where something is said of all of them.
     """
     named = {name: template % event_id for name, template in _EVENT_KEYS.items()}
-    named["workers"] = WORKERS
-    named["layout"] = LAYOUT
+    named |= {"workers": WORKERS, "events": EVENTS, "layout": LAYOUT}
     named["gate"] = named["state"] if event_id else LAYOUT
     return named

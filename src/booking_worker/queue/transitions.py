@@ -25,13 +25,14 @@ from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.routing import runner_for
 from booking_worker.queue.runner import NO_WAIT
 
-_TOLD: Final = frozenset({"join", "cancel", "ask_confirm", "requeue", "discard"})
+_TOLD: Final = frozenset({"list_event", "join", "cancel", "ask_confirm", "requeue", "discard"})
 """What somebody outside is told and asks for once: it is acknowledged as REDIS_WAIT_REPLICAS says.
 
 What a worker loses with an engine is done again when its lease ends, with the same keys.
 """
 
 _REMEMBER_EVENT_SECONDS = 60.0
+"""listed_before.lua counts on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Transitions:
         now = time.monotonic()
         listed_at = self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS)
         if anew or now - listed_at >= _REMEMBER_EVENT_SECONDS:
-            await self._told.command(keys.EVENTS, "ZADD", keys.EVENTS, int(time.time()), event_id)
+            await self._run("list_event", event_id)
             self._remembered[event_id] = now
 
     async def _run_status(self, name: str, event_id: str, **arguments: str | bytes | int) -> Status:

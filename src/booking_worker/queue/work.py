@@ -18,6 +18,8 @@ class Claimed(NamedTuple):
     """Somebody waits, but nobody more can be admitted now."""
     needs_refresh: bool
     """A refresh of capacity may change that."""
+    suspects: bool
+    """There are tasks that two workers were lost over; see :meth:`Work.claim`."""
     now_ms: int
     engine: str
     """Which engine answered; empty where nobody waits and nothing was claimed."""
@@ -57,25 +59,33 @@ class Work(Transitions):
     """
 
     async def claim(
-        self, event_id: str, worker_id: str, limit: int, tasks: frozenset[Task]
+        self,
+        event_id: str,
+        worker_id: str,
+        limit: int,
+        tasks: frozenset[Task],
+        *,
+        suspects: bool = False,
     ) -> Claimed:
         """Up to ``limit`` tasks of the given kinds, each leased to this worker.
 
         Confirm before release before reserve, each in the order of the line. Nobody is admitted
-        while the event is paused, or all are.
+        while the event is paused, or all are. With ``suspects`` only those that two workers were
+        lost over, and without it none of them: whoever works on one should have nothing else in
+        hand, as it may be what kills its worker.
         """
         answer = await self._run(
             "claim", event_id, worker_id=worker_id, limit=limit, actor=f"worker:{worker_id}",
-            admit=int(not (self.layout and self.layout.paused)),
+            admit=int(not (self.layout and self.layout.paused)), suspects=int(suspects),
             **{task.value: int(task in tasks) for task in Task},
         )  # fmt: skip
-        now_ms, blocked, needs_refresh, here, *flat = answer
+        now_ms, blocked, needs_refresh, suspected, here, *flat = answer
         engine = here.decode()
         leases = [
             records.lease(event_id, engine, flat[at : at + _LEASE_VALUES])
             for at in range(0, len(flat), _LEASE_VALUES)
         ]
-        return Claimed(leases, bool(blocked), bool(needs_refresh), now_ms, engine)
+        return Claimed(leases, bool(blocked), bool(needs_refresh), bool(suspected), now_ms, engine)
 
     async def readmit(self, event_id: str, item_ids: Sequence[str]) -> int:
         """Admit again those of at most 1,000 items that wait although they have bookings.
@@ -106,9 +116,16 @@ class Work(Transitions):
         """
         return await self._settle("hand_back", lease, asked=int(asked))
 
-    async def settle_retry(self, lease: Lease, backoff_ms: int, why: str) -> Status:
-        """It failed for now: again after ``backoff_ms``, or ``failed`` when that was the last."""
-        return await self._settle("settle_retry", lease, backoff_ms=backoff_ms, why=why)
+    async def settle_retry(
+        self, lease: Lease, backoff_ms: int, why: str, *, uses_up: bool = True
+    ) -> Status:
+        """It failed for now: again after ``backoff_ms``, or ``failed`` when that was the last.
+
+        ``uses_up`` says whether it uses up an attempt: not when it waits for a service.
+        """
+        return await self._settle(
+            "settle_retry", lease, backoff_ms=backoff_ms, why=why, uses_up=int(uses_up)
+        )
 
     async def settle_held(self, lease: Lease, held: Held) -> Status:
         """Reserved: ``awaiting_payment``, or ``releasing`` when a cancel came meanwhile."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from booking_worker.domain.errors import EngineUnavailable, PeerError, PeerRefused
+from booking_worker.peers.breaker import Breaker
 from booking_worker.peers.ticket import TicketClient
 from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.telemetry.logs import get_logger
@@ -76,9 +77,9 @@ class CapacityKeeper:
         self._keeping: asyncio.Task[None] | None = None
 
     @property
-    def has_judge(self) -> bool:
-        """Whether there is a Ticket Service that knows what is left."""
-        return self._ticket is not None
+    def judge(self) -> Breaker | None:
+        """The breaker of the Ticket Service, which knows what is left; None where there is none."""
+        return self._ticket.breaker if self._ticket else None
 
     @property
     def trouble(self) -> str:

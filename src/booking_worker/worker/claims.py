@@ -16,6 +16,7 @@ from booking_worker.worker.capacity import CapacityKeeper
 from booking_worker.worker.gate import ALL_TASKS, Gate
 from booking_worker.worker.recall import Recall
 from booking_worker.worker.rounds import Rounds
+from booking_worker.worker.suspects import Suspects
 
 _log = get_logger(__name__)
 
@@ -26,6 +27,7 @@ class Claims:
     An event may have work when it is woken, when its last claim brought as many tasks as were
     asked for, when somebody waits there and one of its tasks has ended, and, once a second, when
     its turn comes in a look at all events. ``hand_back`` takes leases that are not needed.
+    A suspect is claimed when nothing is in hand, and nothing beside it.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Claims:
         self._candidates = Candidates()
         self._rounds = Rounds(queue.events, clock=clock)
         self._trial: Lease | None = None
+        self._suspects = Suspects()
         self._tasks = ALL_TASKS
         self._something_since = 0.0
 
@@ -70,15 +73,20 @@ class Claims:
         """The task of a lease that was claimed here has ended."""
         if lease is self._trial:
             self._trial = None
+        self._suspects.ended(lease)
         self._candidates.add_if_blocked(lease.event_id)
 
-    async def claim(self, slots: int) -> list[Lease]:
-        """What is to be worked on in so many slots, claimed in one round trip.
+    async def claim(self, slots: int, in_hand: int) -> list[Lease]:
+        """What is to be worked on in so many slots besides what is in hand, in one round trip.
 
         Raises EngineUnavailable.
         """
         await self._look()
+        if self._suspects.hold_up(in_hand):
+            return []
         allowed = self._gate.allowed()
+        if self._suspects and allowed.tasks:
+            return await self._claim_suspect(allowed.tasks)
         if allowed.is_trial:
             return await self._claim_trial(min(slots, self._gate.wanted_for_trial), allowed.tasks)
         if allowed.tasks > self._tasks:
@@ -91,11 +99,13 @@ class Claims:
         event_ids, each = self._candidates.take(slots)
         return await self._ask(event_ids, each, allowed.tasks) if event_ids else []
 
-    def seconds_until_next(self, slots: int) -> float:
-        """Seconds until claiming for so many slots may bring something again, unless woken."""
+    def seconds_until_next(self, slots: int, in_hand: int) -> float:
+        """Seconds until such a claim may bring something again, unless woken."""
         allowed = self._gate.allowed()
         trial_is_out = allowed.is_trial and self._trial is not None
-        if self._candidates and slots and allowed.tasks and not trial_is_out:
+        must_wait = trial_is_out or self._suspects.hold_up(in_hand)
+        something = self._candidates or self._suspects
+        if something and slots and allowed.tasks and not must_wait:
             return 0.0
         seconds, until_trial = self._rounds.seconds_until_due, self._gate.seconds_until_trial
         return min(seconds, until_trial) if until_trial else seconds
@@ -124,8 +134,23 @@ class Claims:
                 return [self._trial]
         return []
 
+    async def _claim_suspect(self, tasks: frozenset[Task]) -> list[Lease]:
+        """Claim one suspect, unless other workers have them all."""
+        while self._suspects:
+            leases = await self._ask([self._suspects.take()], 1, tasks, suspects=True)
+            if leases:
+                for event_id in self._suspects.taken(leases[0]):
+                    self._add(event_id)
+                return leases
+        return []
+
     async def _ask(
-        self, event_ids: Sequence[str], each: int, tasks: frozenset[Task]
+        self,
+        event_ids: Sequence[str],
+        each: int,
+        tasks: frozenset[Task],
+        *,
+        suspects: bool = False,
     ) -> list[Lease]:
         """The leases of one round trip.
 
@@ -133,14 +158,20 @@ class Claims:
         answers is not lost with what another doesn't.
         """
         answers = await asyncio.gather(
-            *(self._queue.claim(event_id, self._worker_id, each, tasks) for event_id in event_ids),
+            *(
+                self._queue.claim(event_id, self._worker_id, each, tasks, suspects=suspects)
+                for event_id in event_ids
+            ),
             return_exceptions=True,
         )
         leases: list[Lease] = []
         away = None
         for event_id, answer in zip(event_ids, answers, strict=True):
             if isinstance(answer, Claimed):
-                self._note(event_id, answer, each)
+                if suspects:
+                    self._add(event_id)
+                else:
+                    self._note(event_id, answer, each)
                 leases += answer.leases
                 await self._tell(event_id, answer.engine)
             elif isinstance(answer, EngineUnavailable):
@@ -165,6 +196,8 @@ class Claims:
     def _note(self, event_id: str, claimed: Claimed, asked: int) -> None:
         is_full = len(claimed.leases) >= asked
         self._candidates.answered(event_id, is_full=is_full, is_blocked=claimed.blocked)
+        if claimed.suspects:
+            self._suspects.heard_of(event_id)
         if claimed.needs_refresh:
             self._capacity.want(event_id)
         if is_full or claimed.blocked:

@@ -170,7 +170,8 @@ class WorkerPool:
         Raises EngineUnavailable.
         """
         claimed_at = asyncio.get_running_loop().time()
-        leases = await self._claims.claim(self.slots - len(self._running))
+        in_hand = len(self._running)
+        leases = await self._claims.claim(self.slots - in_hand, in_hand)
         self._answered_at = self._clock()
         if leases:
             self._progress_at = self._answered_at
@@ -181,7 +182,8 @@ class WorkerPool:
         else:
             for lease in leases:
                 self._begin(lease, claimed_at)
-        return self._claims.seconds_until_next(self.slots - len(self._running))
+        in_hand = len(self._running)
+        return self._claims.seconds_until_next(self.slots - in_hand, in_hand)
 
     def _begin(self, lease: Lease, claimed_at: float) -> None:
         work = Assignment(self._queue, lease, self._lease_seconds, claimed_at)

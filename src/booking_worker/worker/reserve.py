@@ -58,14 +58,13 @@ class Reserve:
         Without a Ticket Service it is.
         """
         lease = work.lease
-        if self._capacity.has_judge:
+        judge = self._capacity.judge
+        if judge is not None:
             await work.extend()
             try:
                 left = await work.insist(lambda: self._capacity.left(lease.event_id))
             except PeerError as error:
-                # Not handed back even when its breaker is open: the Booking Service would be
-                # asked, and refuse, again and again until the Ticket Service is back.
-                return await self._setbacks.retry(work, str(error))
+                return await self._setbacks.later(work, error, judge)
             if left is not None and left < lease.seats:
                 await work.settle(lambda: self._queue.settle_short(lease, refusal.message))
                 self._capacity.want(lease.event_id)

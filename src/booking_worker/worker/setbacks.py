@@ -39,18 +39,39 @@ class Setbacks:
         While the peer's breaker is open (it may be this failure that opened it) no attempt is
         used up: the task is ready as soon as the breaker lets calls through.
         """
-        if isinstance(error, PeerBreakerOpen) or breaker.state is not BreakerState.CLOSED:
-            await work.settle(lambda: self._queue.hand_back(work.lease, asked=work.asked))
-            return Outcome.HANDED_BACK
-        return await self.retry(work, str(error))
+        if not _is_away(error, breaker):
+            return await self.retry(work, str(error))
+        await work.settle(lambda: self._queue.hand_back(work.lease, asked=work.asked))
+        return Outcome.HANDED_BACK
+
+    async def later(self, work: Assignment, error: PeerError, breaker: Breaker) -> Outcome:
+        """As :meth:`again`, for a peer that is asked only now and then.
+
+        Such tasks are claimed while its breaker is open; were it ready at once, the peers that
+        are asked before this one would be asked over and over again, all in vain.
+        """
+        if not _is_away(error, breaker):
+            return await self.retry(work, str(error))
+        seconds = breaker.seconds_until_trial + self._backoff(1)
+        await work.settle(
+            lambda: self._queue.settle_retry(
+                work.lease, int(seconds * 1000), str(error), uses_up=False
+            )
+        )
+        return Outcome.HANDED_BACK
 
     async def retry(self, work: Assignment, why: str) -> Outcome:
         """It is tried again after a backoff, or is a dead letter when that was the last time."""
         lease = work.lease
-        seconds = full_jitter(
-            lease.attempts + 1, self._interval, _LONGEST_BACKOFF_SECONDS, self._rand
-        )
+        seconds = self._backoff(lease.attempts + 1)
         status = await work.settle(
             lambda: self._queue.settle_retry(lease, int(seconds * 1000), why)
         )
         return Outcome.FAILED if status is Status.FAILED else Outcome.RETRY
+
+    def _backoff(self, attempt: int) -> float:
+        return full_jitter(attempt, self._interval, _LONGEST_BACKOFF_SECONDS, self._rand)
+
+
+def _is_away(error: PeerError, breaker: Breaker) -> bool:
+    return isinstance(error, PeerBreakerOpen) or breaker.state is not BreakerState.CLOSED

@@ -101,7 +101,7 @@ class TimeoutHandler:
     async def sweep_once(self) -> list[Mended]:
         """Cross-check the indexes of all events, and mend and count what disagrees.
 
-        Raises EngineUnavailable.
+        Events that are over leave the list of events then. Raises EngineUnavailable.
         """
         found: list[Mended] = []
         for event_id in await self._queue.events():
@@ -112,6 +112,8 @@ class TimeoutHandler:
                 self._metrics.sweep_repairs.inc(len(mended))
                 self.wake(event_id)
             found += mended
+        for event_id in await self._queue.retire():
+            _log.info("an event is over", event_id=event_id)
         return found
 
     async def _expire(self, event_id: str) -> None:

@@ -33,6 +33,12 @@ def test_help_of_each_command_has_examples(command: Command, name: str):
     assert f"\n    booking-worker {name}" in ran.out
 
 
+@pytest.mark.parametrize("name", ["", "queue", "dead-letters"])
+def test_what_commands_do_is_said_in_full(command: Command, name: str):
+    listed = command(*name.split(), "--help").out.split("Commands:")[1]
+    assert "..." not in listed
+
+
 def test_help_names_every_command(command: Command):
     out = command("--help").out
     assert all(f"  {name.split()[0]} " in out for name in COMMANDS)

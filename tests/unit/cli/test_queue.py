@@ -22,7 +22,13 @@ async def test_the_books_of_one_event(served: Served):
     ran = await served("queue", "status", EVENT)
     assert ran.code == 0
     assert "waiting           2 (the first for " in ran.out
-    assert "not known yet left, 0 processing, 0 held, 0 sold" in ran.out
+    assert "seats             not known yet, 0 processing, 0 held, 0 sold" in ran.out
+
+
+async def test_an_event_that_nobody_joined_is_said_to_be_so(served: Served):
+    ran = await served("queue", "status", "conert")
+    assert (ran.code, ran.out) == (0, "Nobody has joined the line of conert yet.\n")
+    assert (await served("queue", "status", "conert", "--json")).json["joined"] == 0
 
 
 async def test_capacity_is_told_as_far_as_it_is_known(served: Served):

@@ -12,7 +12,7 @@ from booking_worker.queue import changes as changes_file
 from booking_worker.queue import keys
 from booking_worker.queue.changes import ChangeFeed
 from tests.support.engines import SharedEngine
-from tests.support.stage import EVENT, Stage, a_join
+from tests.support.stage import EVENT, LIMITS, Stage, a_join
 from tests.support.wait import wait_until
 
 
@@ -181,7 +181,7 @@ async def test_an_event_that_is_new_is_looked_for_when_woken(
 async def test_what_was_taken_long_ago_is_cut_off(
     stage: Stage, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(changes_file, "_KEEP_MS", -1)  # what was taken, all of it
+    monkeypatch.setattr(changes_file, "_KEEP_MS", 0)
     for at in range(300):
         await stage.join_one(f"user-{at}")
     while await follower.feed.run_once():
@@ -226,6 +226,43 @@ async def test_an_event_to_which_nothing_happened_yet_has_no_gap(stage: Stage, f
     await stage.client.zadd(keys.EVENTS, {"quiet": 1})
     await follower.feed.run_once()
     assert follower.gaps == []
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_event_that_is_over_is_followed_no_more_until_it_is_joined_again(
+    stage: Stage, follower: Follower
+):
+    item_id = await stage.join_one("ann")
+    await stage.queue.cancel(item_id, "ann", "no", "user:ann")
+    await follower.feed.run_once()
+    await stage.client.delete(stage.key("results") + item_id)
+    await stage.clock.advance(LIMITS.result_ttl_ms)
+    assert await stage.queue.retire() == [EVENT]
+    await follower.feed.run_once()
+    assert follower.feed._cursors == follower.feed._saved == {}
+    stage.queue._remembered.clear()
+    await stage.join_one("ben")
+    await follower.feed.run_once()
+    assert follower.users == ["ann", "ann", "ben"]
+    assert follower.gaps == []
+    await stage.client.flushall()  # its feed begins in the midst of its story
+
+
+async def test_where_it_got_to_is_kept_before_an_event_is_forgotten(
+    stage: Stage, follower: Follower
+):
+    await stage.join_one("ann")
+    await follower.feed.run_once()  # taken and saved
+    await stage.join_one("ben")
+    await follower.feed.run_once()  # taken, not yet saved
+    await stage.client.delete(keys.EVENTS)
+    follower.feed._looked_at = -2.0
+    await follower.feed.run_once()
+    assert list(follower.feed._cursors) == [EVENT]
+    await follower.feed._save()
+    follower.feed._looked_at = -2.0
+    await follower.feed.run_once()
+    assert follower.feed._cursors == {}
 
 
 async def test_a_client_of_the_newer_protocol(stage: Stage, engine: SharedEngine):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from booking_worker.domain.errors import EngineUnavailable, ItemNotFound
 from booking_worker.queue.booking_queue import BookingQueue, Mended
 from booking_worker.queue.desk import SWEPT_INDEXES
 from tests.support.queue_fixtures import queue_engine as engine
-from tests.support.stage import EVENT, Stage, nowhere
+from tests.support.stage import EVENT, LIMITS, Stage, nowhere
 
 __all__ = ["engine"]  # each kind of them
 
@@ -68,3 +70,52 @@ async def test_an_event_is_paused_while_all_are(stage: Stage, queue: BookingQueu
     assert (status.paused, status.paused_because) == (True, "flooded")
     await queue.resume("")
     assert not (await stage.status()).paused
+
+
+async def gone(stage: Stage, *event_ids: str) -> None:
+    """Somebody was there, long ago; all of it is told."""
+    for event_id in event_ids:
+        item_id = await stage.join_one(event_id=event_id)
+        await stage.queue.cancel(item_id, "ann", "no", "user:ann")
+        (last, _), *_ = await stage.client.xrevrange(stage.key("changes", event_id))
+        await stage.client.hset(stage.key("state", event_id), "cursor", last)
+        await stage.client.delete(stage.key("results", event_id) + item_id)
+    await stage.clock.advance(LIMITS.result_ttl_ms)
+    stage.queue._remembered.clear()
+
+
+async def test_events_that_are_over_leave_the_list(stage: Stage, queue: BookingQueue):
+    await stage.join_one(event_id="waits")
+    await gone(stage, "a", "b")
+    await stage.join_one(event_id="new")
+    assert sorted(await queue.retire()) == ["a", "b"]
+    assert await queue.events() == ["new", "waits"]
+    assert await queue.retire() == []
+    await stage.client.flushall()  # its feed begins in the midst of its story
+
+
+async def test_a_join_brings_an_event_back(stage: Stage, queue: BookingQueue):
+    await gone(stage, "a")
+    await queue.retire()
+    await stage.join_one(event_id="a")
+    assert await queue.events() == ["a"]
+    assert (await queue.status("a")).joined == 2
+    await stage.client.flushall()  # its feed begins in the midst of its story
+
+
+@pytest.mark.parametrize("moment", ["_wind_up", "_unlist"])
+async def test_an_event_that_is_joined_while_it_is_taken_off_stays(
+    stage: Stage, queue: BookingQueue, monkeypatch: pytest.MonkeyPatch, moment: str
+):
+    await gone(stage, "a")
+    step = getattr(queue, moment)
+
+    async def joined_first(*args: Any) -> bool:
+        await stage.join_one(event_id="a")
+        taken: bool = await step(*args)
+        return taken
+
+    monkeypatch.setattr(queue, moment, joined_first)
+    assert await queue.retire() == []
+    assert await queue.events() == ["a"]
+    await stage.client.flushall()  # its feed begins in the midst of its story

@@ -11,7 +11,7 @@ from booking_worker.queue import keys
 def test_all_keys_of_an_event_live_in_one_slot(event_id: str):
     named = keys.of_event(event_id)
     for name, key in named.items():
-        if name not in {"workers", "layout"}:
+        if name not in {"workers", "events", "layout"}:
             assert re.findall(r"\{(.*?)\}", key) == [event_id]
 
 
@@ -28,7 +28,9 @@ def test_the_names_that_the_design_fixes():
     assert named["timeouts"] == "booking-timeouts:{E}"
 
 
-@pytest.mark.parametrize("name, key", [("workers", keys.WORKERS), ("layout", keys.LAYOUT)])
+@pytest.mark.parametrize(
+    "name, key", [("workers", keys.WORKERS), ("events", keys.EVENTS), ("layout", keys.LAYOUT)]
+)
 def test_some_are_of_no_event(name: str, key: str):
     assert keys.of_event("a")[name] == keys.of_event("b")[name] == key
 

@@ -106,3 +106,10 @@ def test_faults_are_such_as_the_sandbox_takes():
         faults_of(faults)
     assert any(faults.down for faults in drawn)
     assert any(faults.lost_answer_rate for faults in drawn)
+
+
+def test_no_stand_in_lies():
+    """Buyers of the demo would be told that they are rejected for that alone."""
+    rng = random.Random(1)
+    drawn = [random_faults(rng) for _ in range(300)]
+    assert not any(faults.overstate or faults.refuse or faults.malformed for faults in drawn)

@@ -62,7 +62,7 @@ async def test_an_event_that_appears_is_refreshed_as_a_claim_asks_for_it(
 
 async def test_without_a_ticket_service_it_is_unlimited(stage: Stage, peers: ScriptedServer):
     async with Crew(stage, peers.endpoint) as alone:
-        assert not alone.keeper.has_judge
+        assert alone.keeper.judge is None
         await stage.join_one()
         assert await alone.keeper.left(EVENT) is None
         status = await stage.status()

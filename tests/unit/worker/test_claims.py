@@ -89,9 +89,9 @@ async def test_an_idle_pool_asks_next_to_nothing(
     claims = []
     claim = stage.queue.claim
 
-    async def counted(event_id: str, *more: Any) -> Claimed:
+    async def counted(event_id: str, *more: Any, **how: Any) -> Claimed:
         claims.append(event_id)
-        return await claim(event_id, *more)
+        return await claim(event_id, *more, **how)
 
     monkeypatch.setattr(stage.queue, "claim", counted)
     for _ in range(10):
@@ -243,10 +243,10 @@ async def test_an_event_that_cannot_be_claimed_from_keeps_no_other_waiting(
     await stage.join_one(event_id="broken")
     claim = stage.queue.claim
 
-    async def troubled(event_id: str, *more: Any) -> Claimed:
+    async def troubled(event_id: str, *more: Any, **how: Any) -> Claimed:
         if event_id == "broken":
             raise ValueError("a defect")
-        return await claim(event_id, *more)
+        return await claim(event_id, *more, **how)
 
     monkeypatch.setattr(stage.queue, "claim", troubled)
     await work_off(scripted.pool())
@@ -263,10 +263,10 @@ async def test_a_claim_without_an_answer_is_made_again(
     claim = stage.queue.claim
     away = [True]
 
-    async def troubled(*arguments: Any) -> Claimed:
+    async def troubled(*arguments: Any, **how: Any) -> Claimed:
         if away:
             raise EngineUnavailable("away")
-        return await claim(*arguments)
+        return await claim(*arguments, **how)
 
     monkeypatch.setattr(stage.queue, "claim", troubled)
     pool = scripted.pool()

@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from booking_worker.domain.item_id import new_item_id
-from booking_worker.domain.model import Join
+from booking_worker.domain.model import EventStatus, Join, Status, Task
 from booking_worker.peers.breaker import Breaker
 from booking_worker.queue.booking_queue import BookingQueue, QueueLimits
 from booking_worker.telemetry.metrics import Metrics
@@ -47,6 +47,88 @@ async def test_an_event_that_is_listed_no_more_is_forgotten(
     monkeypatch.setattr(gauges, "_MOST_EVENTS", 0)
     await shown.run_once()
     assert value(metrics, "queue_length", event="old") is None
+
+
+class Many:
+    """Events in which nobody is left any more, and which of them are read."""
+
+    def __init__(self, client: Redis, number: int) -> None:
+        self.queue, self.metrics = BookingQueue(client, LIMITS), Metrics()
+        self.names = [f"e{at}" for at in range(number)]
+        self.read: list[str] = []
+        self.gauges = Gauges(self.queue, self.metrics, {})
+        status = self.queue.status
+
+        async def noted(event_id: str) -> EventStatus:
+            self.read.append(event_id)
+            return await status(event_id)
+
+        self.queue.status = noted  # type: ignore[method-assign]
+
+    async def join(self, event_id: str) -> str:
+        join = Join(new_item_id(event_id), "u", 1, b'[[],0.0,"",{}]')
+        await self.queue.join(event_id, [join])
+        return join.item_id
+
+    async def begin(self) -> None:
+        """They are over, and were read once."""
+        for name in self.names:
+            await self.queue.cancel(await self.join(name), "u", "no", "user:u")
+        await self.gauges.run_once()
+        assert sorted(self.read) == sorted(self.names)
+
+    async def reads(self) -> list[str]:
+        """What is read the next time."""
+        self.read.clear()
+        await self.gauges.run_once()
+        return sorted(self.read)
+
+
+@pytest.fixture
+async def many(redis_client: Redis, monkeypatch: pytest.MonkeyPatch) -> Many:
+    monkeypatch.setattr(gauges, "_MOST_QUIET", 2)
+    made = Many(redis_client, 6)
+    await made.begin()
+    return made
+
+
+async def test_of_the_events_that_are_over_each_gets_its_turn(many: Many):
+    turns = [await many.reads() for _ in range(6)]
+    assert [len(turn) for turn in turns] == [2] * 6
+    for first in (0, 3):
+        assert sorted(name for turn in turns[first : first + 3] for name in turn) == many.names
+
+
+async def test_an_event_with_somebody_in_it_is_read_each_time(many: Many):
+    item_id = await many.join("e5")
+    many.gauges.wake("e5")
+    for _ in range(3):
+        assert "e5" in await many.reads()
+        assert value(many.metrics, "queue_length", event="e5") == 1
+    await many.queue.cancel(item_id, "u", "no", "user:u")
+    await many.reads()
+    assert value(many.metrics, "queue_length", event="e5") == 0
+    turns = [await many.reads() for _ in range(3)]
+    assert sum("e5" in turn for turn in turns) == 1
+
+
+async def test_a_dead_letter_is_counted_each_time(many: Many):
+    await many.join("e5")
+    await many.queue.set_capacity("e5", await many.queue.ask_capacity("e5"), 5)
+    (lease,) = (await many.queue.claim("e5", "w", 1, frozenset(Task))).leases
+    while await many.queue.settle_retry(lease, 0, "down") is not Status.FAILED:
+        await many.queue.expire("e5")
+        (lease,) = (await many.queue.claim("e5", "w", 1, frozenset(Task))).leases
+    many.gauges.wake("e5")
+    for _ in range(4):
+        await many.reads()
+        assert value(many.metrics, "dead_letters") == 1
+
+
+async def test_when_anything_may_have_happened_all_are_read(many: Many):
+    many.gauges.wake("")
+    assert await many.reads() == many.names
+    assert len(await many.reads()) == 2
 
 
 async def test_an_engine_that_is_away_is_shown_and_ends_nothing(engine: object):

@@ -248,8 +248,8 @@ async def test_what_a_claim_brings_while_the_pool_stops_is_back_in_the_line(
     items = await stage.join_many(3)
     claim, claimed, go_on = stage.queue.claim, asyncio.Event(), asyncio.Event()
 
-    async def slow(*arguments: Any) -> Claimed:
-        answer = await claim(*arguments)
+    async def slow(*arguments: Any, **how: Any) -> Claimed:
+        answer = await claim(*arguments, **how)
         claimed.set()
         await go_on.wait()
         return answer

@@ -122,19 +122,46 @@ async def test_without_a_ticket_service_a_refusal_is_final(stage: Stage, peers: 
     assert peers.script.requests("CheckAvailability") == []
 
 
-@pytest.mark.parametrize("open_breaker", [False, True])
-async def test_a_refusal_that_cannot_be_weighed_now_is_retried(
-    stage: Stage, scripted: Crew, open_breaker: bool
-):
+async def test_a_refusal_that_cannot_be_weighed_is_retried(stage: Stage, scripted: Crew):
     scripted.script.answers |= {"CreateBooking": REFUSED, "CheckAvailability": DOWN}
-    assert scripted.ticket is not None
-    if open_breaker:
-        for _ in range(5):
-            scripted.ticket.breaker.record_failure()
     lease = await stage.processing()
     assert await run(scripted, lease) is Outcome.RETRY
     record = await stage.item(lease.item_id)
     assert (record.status, record.attempts) == (Status.PROCESSING, 1)
+
+
+@pytest.mark.parametrize("failures", [4, 5])
+async def test_a_refusal_waits_for_the_ticket_service_that_is_away(
+    stage: Stage, scripted: Crew, failures: int
+):
+    """Neither its own failure, if that opened the breaker, nor any later one costs an attempt."""
+    scripted.script.answers |= {"CreateBooking": REFUSED, "CheckAvailability": DOWN}
+    assert scripted.ticket is not None
+    for _ in range(failures):
+        scripted.ticket.breaker.record_failure()
+    scripted.ticket.breaker._trial_at += 60
+    lease = await stage.processing()
+    assert await run(scripted, lease) is Outcome.HANDED_BACK
+    record = await stage.item(lease.item_id)
+    assert (record.status, record.attempts) == (Status.PROCESSING, 0)
+    # Not before it may be back: the Booking Service would refuse again in vain.
+    assert record.deadline_ms > stage.clock.now
+    assert await stage.claim() == []
+
+
+async def test_one_that_the_ticket_service_cannot_judge_is_a_dead_letter_in_the_end(
+    stage: Stage, scripted: Crew
+):
+    """It answers (a refusal is an answer), so nothing is waited for."""
+    unknown = Refuse(grpc.StatusCode.NOT_FOUND, "no such event")
+    scripted.script.answers |= {"CreateBooking": REFUSED, "CheckAvailability": unknown}
+    lease = await stage.processing()
+    outcomes = [await run(scripted, lease)]
+    while outcomes[-1] is Outcome.RETRY:
+        await stage.clock.advance(60_000)
+        await stage.queue.expire(EVENT)
+        outcomes.append(await run(scripted, await stage.claim_one()))
+    assert outcomes == [*[Outcome.RETRY] * stage.limits.max_retries, Outcome.FAILED]
 
 
 async def test_an_ended_lease_makes_no_second_call(stage: Stage, scripted: Crew):

@@ -83,6 +83,34 @@ async def test_while_the_breaker_is_open_no_attempt_is_used_up(
     assert (again.item_id, again.attempts, again.crashes) == (lease.item_id, 0, 0)
 
 
+async def test_a_peer_that_is_asked_only_now_and_then_is_waited_for(
+    stage: Stage, scripted: Crew, setbacks: Setbacks
+):
+    breaker = Breaker("ticket", failure_threshold=1, clock=lambda: 0.0, rand=lambda: 0.0)
+    breaker.record_failure()
+    lease = await stage.processing()
+    for _ in range(LIMITS.max_retries + 2):
+        work = scripted.assignment(lease)
+        assert await setbacks.later(work, DOWN, breaker) is Outcome.HANDED_BACK
+        record = await stage.item(lease.item_id)
+        assert (record.attempts, record.crashes) == (0, 0)
+        assert record.deadline_ms == stage.clock.now + 2_000 + 1_000
+        await stage.clock.advance(3_000)
+        await stage.queue.expire(EVENT)
+        lease = await stage.claim_one()
+    # Whoever gets it next and asks nobody must not put it back in the line.
+    assert await stage.queue.hand_back(lease, asked=False) is Status.PROCESSING
+
+
+async def test_while_it_answers_an_attempt_is_used_up(
+    stage: Stage, scripted: Crew, setbacks: Setbacks
+):
+    lease = await stage.processing()
+    work = scripted.assignment(lease)
+    assert await setbacks.later(work, DOWN, Breaker("ticket")) is Outcome.RETRY
+    assert (await stage.item(lease.item_id)).attempts == 1
+
+
 async def test_what_was_never_asked_goes_back_to_its_place(
     stage: Stage, scripted: Crew, setbacks: Setbacks, breaker: Breaker
 ):

@@ -193,6 +193,17 @@ async def test_the_sweep_mends_and_counts(stage: Stage, handler: TimeoutHandler,
     assert await handler.sweep_once() == []
 
 
+async def test_the_sweep_takes_events_off_the_list_that_are_over(
+    stage: Stage, handler: TimeoutHandler
+):
+    await stage.queue._remember("over")
+    item_id = await stage.join_one()
+    await stage.clock.advance(LIMITS.result_ttl_ms)
+    await handler.sweep_once()
+    assert await stage.queue.events() == [EVENT]
+    assert (await stage.item(item_id)).status is Status.WAITING
+
+
 async def test_it_goes_on_whatever_happens(
     stage: Stage, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ):

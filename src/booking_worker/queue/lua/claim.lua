@@ -1,5 +1,6 @@
 -- Hand tasks of one event to a worker: confirm before release before reserve, each in the order
 -- of the line. A reserve takes the item's seats out of capacity in this same step.
+-- Suspects (see task.lua) are handed out only when asked for, and then nothing else is.
 --
 -- ARGV  worker_id
 --       limit     int
@@ -8,8 +9,10 @@
 --       release   int
 --       reserve   int
 --       admit     int  0 while nobody is admitted to any event
--- RETURNS now, blocked, needs_refresh, which engine this is (empty where nobody waits and nothing
---         is leased), then for each lease: item_id, token, until_ms, record
+--       suspects  int  1 when the worker has nothing in hand, and takes suspects only
+-- RETURNS now, blocked, needs_refresh, suspects (1: there are any, of these kinds), which engine
+--         this is (empty where nobody waits and nothing is leased), then for each lease: item_id,
+--         token, until_ms, record
 --
 -- @include task
 -- @include rate
@@ -18,7 +21,7 @@
 local event = redis.call('HMGET', state,
   'token', 'capacity', 'processing_seats', 'held_seats', 'unlimited', 'exact', 'epoch',
   'idle', 'token_engine', 'paused', 'settled_at')
-local answer = { now, 0, 0, '' }
+local answer = { now, 0, 0, 0, '' }
 local token, leases = nil, 0
 
 local function lease(id, item)
@@ -34,9 +37,8 @@ local function lease(id, item)
 end
 
 local function claim_ready(task)
-  local low = RANK[task]
-  local ids = redis.call('ZRANGEBYSCORE', tasks, low, '(' .. string.format('%.0f', low + 2 ^ 50),
-    'LIMIT', 0, limit - leases)
+  local low, high = ranks_of(task, suspects == 1)
+  local ids = redis.call('ZRANGEBYSCORE', tasks, low, high, 'LIMIT', 0, limit - leases)
   for _, id in ipairs(ids) do
     redis.call('ZREM', tasks, id)
     local item = live_item(id)
@@ -85,7 +87,7 @@ end
 local MOST_HEADS = 500
 local admitted_before, looked = leases, 0
 local stuck = not current or admit == 0 or event[10]
-while reserve == 1 and not stuck and leases < limit do
+while reserve == 1 and suspects == 0 and not stuck and leases < limit do
   local heads = redis.call('ZRANGE', positions, 0, limit - leases - 1)
   for _, id in ipairs(heads) do
     stuck = stuck or not admit_head(id)
@@ -107,7 +109,12 @@ elseif stuck and not idle and reserve == 1 then
   answer[2] = 1
   if not current or (not unlimited and (not exact or nothing_left)) then answer[3] = 1 end
 end
+if redis.call('ZCOUNT', tasks, SUSPECT, '+inf') > 0 then
+  for task, takes in pairs({ confirm = confirm, release = release, reserve = reserve }) do
+    if takes == 1 and redis.call('ZCOUNT', tasks, ranks_of(task, true)) > 0 then answer[4] = 1 end
+  end
+end
 if token then redis.call('HSET', state, 'token', string.format('%.0f', token)) end
-answer[4] = here or ''
+answer[5] = here or ''
 commit()
 return answer

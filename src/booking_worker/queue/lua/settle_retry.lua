@@ -1,8 +1,10 @@
--- A task failed for now: again after backoff_ms, or a dead letter when it failed too often.
+-- A task failed for now: again after backoff_ms, or a dead letter when it failed too often. It
+-- uses up no attempt when it only waits for a service that is away.
 --
 -- The item keeps its seats: whether the call took effect is not known.
 --
 -- ARGV  backoff_ms   int
+--       uses_up      int  1 when it uses up an attempt
 --       max_retries  int
 --       why
 -- RETURNS status
@@ -13,8 +15,12 @@
 
 local item = leased_item()
 if not item then return FENCED end
-item.more.attempts = (item.more.attempts or 0) + 1
-if item.more.attempts > max_retries then
+if uses_up == 1 then
+  item.more.attempts = (item.more.attempts or 0) + 1
+else
+  item.more.asked = 1
+end
+if uses_up == 1 and item.more.attempts > max_retries then
   to_dead_letter(item_id, item, why)
 else
   item.more.token = nil

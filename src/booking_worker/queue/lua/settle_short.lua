@@ -14,6 +14,7 @@ if item.more.cancel then
   finish(item_id, item, 'cancelled', item.more.cancel)
 else
   item.more.attempts = nil
+  item.more.crashes = nil
   back_to_line(item_id, item, message)
   save(item_id, item)
 end

@@ -10,13 +10,26 @@
 
 local TASK_OF = { processing = 'reserve', confirming = 'confirm', releasing = 'release' }
 
--- Confirm before release before reserve, each in the order of the line.
+-- Confirm before release before reserve, each in the order of the line. Behind them all, in the
+-- same order, come the suspects: two workers were lost over them. Who works on one of them works
+-- on nothing else, so that it takes nobody along should it be the one that kills. One loss makes
+-- no suspect: that is all that a process had in hand when it died, whatever it died of.
 local RANK = { confirm = 0, release = 2 ^ 50, reserve = 2 ^ 51 }
+local SUSPECT = 2 ^ 52
+local LOSSES = 2
+
+-- From which to which rank the tasks of a kind are, as ZRANGEBYSCORE and ZCOUNT take it.
+local function ranks_of(task, suspects)
+  local low = RANK[task] + (suspects and SUSPECT or 0)
+  return low, '(' .. string.format('%.0f', low + 2 ^ 50)
+end
 
 local function make_ready(id, item)
   item.more.token = nil
   redis.call('ZREM', timeouts, id)
-  redis.call('ZADD', tasks, RANK[TASK_OF[item.status]] + item.seq, id)
+  local rank = RANK[TASK_OF[item.status]] + item.seq
+  if (item.more.crashes or 0) >= LOSSES then rank = rank + SUSPECT end
+  redis.call('ZADD', tasks, rank, id)
   wake()
 end
 

@@ -136,7 +136,7 @@ def judge(
         sound=not warnings,
         refusals=refusals,
         warnings=warnings,
-        notes=tuple(_notes(info, settings, needs, seconds_apart, appendonly=appendonly)),
+        notes=tuple(_notes(info, settings, seconds_apart, appendonly=appendonly)),
         loss_window=_loss_window(fsync, snapshots, appendonly=appendonly),
     )
 
@@ -193,6 +193,11 @@ def _refusals(
             "appendonly is off and there are no snapshots: a restart of the engine loses all;"
             " set appendonly yes"
         )
+    if needs.aof and _older(info, WAITAOF_SINCE):
+        yield (
+            f"{version_of(info)} has no WAITAOF, for which REDIS_WAIT_AOF asks: use Redis 7.2"
+            " or newer, or Valkey"
+        )
     if needs.aof and not appendonly:
         yield "appendonly is off while REDIS_WAIT_AOF waits for it; set appendonly yes"
 
@@ -217,7 +222,6 @@ def _troubles(info: Mapping[str, Any], needs: Needs) -> Iterator[str]:
 def _notes(
     info: Mapping[str, Any],
     settings: Mapping[str, str],
-    needs: Needs,
     seconds_apart: float,
     *,
     appendonly: bool,
@@ -231,8 +235,6 @@ def _notes(
             "appendonly is off: a crash of the engine loses all since the last snapshot, which"
             " may be minutes; set appendonly yes"
         )
-    if needs.aof and _older(info, WAITAOF_SINCE):
-        yield f"{version_of(info)} has no WAITAOF: joins wait for replicas only"
     if abs(seconds_apart) > CLOCK_APART_SECONDS:
         yield (
             f"its clock is {seconds_apart:+.0f} s from this machine's: deadlines go by the"

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from booking_worker.domain.model import Change
@@ -36,7 +37,7 @@ class ChangeFeed:
 
     def __init__(
         self,
-        client: Redis,
+        client: Redis | RedisCluster,
         on_changes: Callable[[Sequence[Change]], Awaitable[None]],
         on_gap: Callable[[str], None],
         on_error: Callable[[Exception], None],

@@ -23,7 +23,7 @@ from tests.support.engines import CLUSTER, EngineFactory, Engines, SharedServers
 from tests.support.servers import Cluster, sentinel, standalone
 from tests.support.wait import wait_until
 
-NEEDS = Needs(replicas=2, aof=True)
+NEEDS = Needs(replicas=2)
 EVERYSEC = {"appendfsync": "everysec", "save": ""}
 ALWAYS = {"appendfsync": "always", "save": ""}
 GOOD: dict[str, Any] = {
@@ -107,26 +107,41 @@ def test_what_is_wrong_just_now_is_a_warning_and_no_reason_to_stay_away(
     insist(durability)
 
 
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"redis_version": "7.0.15"}, "has no WAITAOF"),
+        ({"redis_version": "7.2.0", "aof_enabled": 0}, "while REDIS_WAIT_AOF waits for it"),
+    ],
+)
+def test_a_server_that_cannot_do_what_is_waited_for_is_refused(
+    change: dict[str, Any], word: str
+) -> None:
+    snapshots = {**ALWAYS, "save": "900 1"}
+    assert judge(GOOD | change, snapshots).refusals == ()
+    [refusal] = judge(GOOD | change, snapshots, needs=Needs(aof=True)).refusals
+    assert word in refusal
+
+
 def test_as_many_replicas_as_are_waited_for_are_enough() -> None:
     replicas = {f"slave{at}": {"state": "online"} for at in range(2)}
-    assert judge(GOOD | {"redis_version": "7.2.0"} | replicas, ALWAYS, needs=NEEDS).sound
+    assert judge(GOOD | replicas, ALWAYS, needs=NEEDS).sound
 
 
 @pytest.mark.parametrize(
-    "change, settings, apart, needs, word",
+    "change, settings, apart, word",
     [
-        ({}, {}, 0, Needs(), "CONFIG is forbidden"),
-        ({"maxmemory_policy": None}, ALWAYS, 0, Needs(), "does not tell its maxmemory-policy"),
-        ({"aof_enabled": 0}, {**ALWAYS, "save": "900 1"}, 0, Needs(), "the last snapshot"),
-        ({}, ALWAYS, -61, Needs(), "-61 s from this machine's"),
-        ({"redis_version": "7.0.15"}, ALWAYS, 0, Needs(aof=True), "no WAITAOF"),
+        ({}, {}, 0, "CONFIG is forbidden"),
+        ({"maxmemory_policy": None}, ALWAYS, 0, "does not tell its maxmemory-policy"),
+        ({"aof_enabled": 0}, {**ALWAYS, "save": "900 1"}, 0, "the last snapshot"),
+        ({}, ALWAYS, -61, "-61 s from this machine's"),
     ],
 )
 def test_what_an_operator_may_have_chosen_is_a_note(
-    change: dict[str, Any], settings: dict[str, str], apart: float, needs: Needs, word: str
+    change: dict[str, Any], settings: dict[str, str], apart: float, word: str
 ) -> None:
     info = {name: value for name, value in (GOOD | change).items() if value is not None}
-    durability = judge(info, settings, apart, needs)
+    durability = judge(info, settings, apart)
     assert durability.sound
     [note] = durability.notes
     assert word in note

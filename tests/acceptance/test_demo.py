@@ -115,6 +115,20 @@ def test_a_whole_sale_keeps_every_promise(demos: Demos, chaos: list[str]):
 
 @needs_proc
 @pytest.mark.timeout(60)
+def test_a_sale_by_several_replicas_keeps_every_promise(demos: Demos):
+    report = demos(
+        "--buyers=200", "--tickets=20", "--seed=1", "--json", "--replicas=3", "--chaos"
+    ).report()
+    assert report["broken"] == []
+    assert report["joined"] == report["buyers"] == 200
+    assert sum(report[status] for status in STATUSES) == report["joined"]
+    assert report["chaos"]["service_killed"] >= 1
+    assert demos.left_behind == []
+    assert processes_in(demos.directory) == []
+
+
+@needs_proc
+@pytest.mark.timeout(60)
 async def test_ctrl_c_ends_all_that_it_started(demos: Demos):
     demo = demos("--buyers=50", "--tickets=5", "--chaos")
     assert demo.process.stdout is not None
@@ -165,6 +179,6 @@ def forged(at: int) -> str:
         "seats": 50,
         "seq": 0,
         "booking_id": "",
-        "change_id": f"forged-{at}",
+        "change_id": f"{10**15}-0-{at}",
     }
     return json.dumps(line, separators=(",", ":")) + "\n"

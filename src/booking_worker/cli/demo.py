@@ -28,6 +28,7 @@ EXAMPLES = examples(
     "booking-worker demo",
     "booking-worker demo --buyers 20000 --tickets 1000",
     "booking-worker demo --chaos                     # and all kinds of things go wrong",
+    "booking-worker demo --replicas 5 --chaos        # five services, one killed after another",
     "booking-worker demo --seed 7 --json | jq .oversold",
 )
 
@@ -46,8 +47,16 @@ def demo(
             help="Make the peers fail, and kill -9 the service, its engine and the peers.",
         ),
     ] = False,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Services that share the work and one engine.",
+        ),
+    ] = 1,
     workers: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Bookings that are worked on at once.")
+        int, typer.Option(min=1, metavar="N", help="Bookings that each works on at once.")
     ] = 20,
     seed: Annotated[
         int | None,
@@ -75,6 +84,7 @@ def demo(
         seed=randbelow(1_000_000) if seed is None else seed,
         workers=workers,
         chaos=chaos,
+        replicas=replicas,
     )
     # The sale has settings of its own; what else is set here must not change it.
     environment = {

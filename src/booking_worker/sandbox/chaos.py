@@ -34,13 +34,16 @@ class Victim(Protocol):
     """What of a stage is needed to harm it."""
 
     async def start_service(self) -> None:
-        """Start the service again."""
+        """Start again each replica of the service that was killed."""
+
+    async def start_engine(self) -> None:
+        """Start the engine again, unless the service does so."""
 
     async def start_sandbox(self) -> None:
         """Start the sandbox again."""
 
     def kill_service(self) -> None:
-        """Kill the service."""
+        """Kill one replica of the service."""
 
     def kill_engine(self) -> None:
         """Kill the engine."""
@@ -101,6 +104,7 @@ class Chaos:
             victim.kill_service()
         if blow in {Blow.ENGINE_KILLED, Blow.BOTH_KILLED}:
             victim.kill_engine()
+            await victim.start_engine()
         if blow in {Blow.SERVICE_KILLED, Blow.BOTH_KILLED}:
             await victim.start_service()
         if blow is Blow.SANDBOX_KILLED:

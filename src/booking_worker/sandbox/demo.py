@@ -47,6 +47,8 @@ class Sale:
     workers: int = 20
     """Slots of the worker pool."""
     chaos: bool = False
+    replicas: int = 1
+    """Services that share the work; with more than one, they share a server as their engine."""
 
     @property
     def payment_seconds(self) -> float:
@@ -112,7 +114,7 @@ async def hold_sale(
     Raises:
         ProcessFailed: a process did not start, or did not stop as it should.
     """
-    stage = Stage(directory, sale.settings(), environment, sale.tickets)
+    stage = Stage(directory, sale.settings(), environment, sale.tickets, sale.replicas)
     watch(Moment("starting"))
     await stage.start()
     try:

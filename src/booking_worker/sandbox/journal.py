@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -10,6 +11,7 @@ import orjson
 from booking_worker.domain.model import FINAL, Status
 
 _LINE_START: Final = '{"at":'
+_NUMBER: Final = re.compile("[0-9]+")
 
 
 class AuditLine(NamedTuple):
@@ -31,9 +33,10 @@ class AuditLine(NamedTuple):
 def read_lines(lines: Iterable[str]) -> list[AuditLine]:
     """The changes in the order in which they happened to each event, each of them once.
 
-    The log has a change at least once. A line that a killed service began and the next one
-    went on with is read from where the next one went on. What changed no item (a refusal, an
-    event that is sold out) is left out.
+    The log has a change at least once, and not always in its turn: of several replicas one at a
+    time tells of an event, but one that was paused may end what it had begun. A line that a killed
+    service began and the next one went on with is read from where the next one went on. What
+    changed no item (a refusal, an event that is sold out) is left out.
 
     Raises:
         ValueError: a whole line is none of an audit log.
@@ -48,7 +51,12 @@ def read_lines(lines: Iterable[str]) -> list[AuditLine]:
         if mark not in seen:
             seen.add(mark)
             changes.append(_line(facts))
-    return changes
+    return sorted(changes, key=_turn)
+
+
+def _turn(line: AuditLine) -> tuple[int, ...]:
+    """When it happened to its event: a change id is an entry of the feed, and an index in it."""
+    return tuple(int(number) for number in _NUMBER.findall(line.change_id))
 
 
 def _facts(line: str) -> dict[str, Any] | None:

@@ -24,6 +24,8 @@ _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     # Or all channels to one endpoint would share one connection.
     ("grpc.use_local_subchannel_pool", 1),
+    # An endpoint may name several replicas (ipv4:HOST:PORT,HOST:PORT): calls go to those that live.
+    ("grpc.lb_policy_name", "round_robin"),
 )
 _MAY_PASS: Final = frozenset(
     {

@@ -1,7 +1,8 @@
-"""Where a sale takes place: a service with its engine, and the sandbox, in their own processes."""
+"""Where a sale takes place: the service, its engine and the sandbox, in their own processes."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -15,11 +16,16 @@ from booking_worker.engine.data_dir import DataDir
 from booking_worker.peers.channel import open_channel
 from booking_worker.proto import admin_pb2, admin_pb2_grpc, sandbox_pb2, sandbox_pb2_grpc
 from booking_worker.sandbox.audit import LedgerAudit
+from booking_worker.sandbox.engine_process import EngineProcess
 from booking_worker.sandbox.processes import BookingWorkerProcess, ProcessFailed
 
 _ANSWER_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 1.0
 _GONE_SECONDS: Final = 5.0
+_BALANCED: Final = (
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
 _BOOKS: Final = (
     "waiting",
     "processing",
@@ -37,10 +43,11 @@ _BOOKS: Final = (
 
 
 class Stage:
-    """One service and one sandbox in one directory, on ports of their own that they keep.
+    """A service and a sandbox in one directory, on ports of their own that they keep.
 
-    Each can be killed and started again; what they had on disk is then still there. Whatever
-    happens, :meth:`end` leaves nothing running.
+    One replica has its engine embedded; several share a server of their own. Each process can be
+    killed and started again; what it had on disk is then still there. Whatever happens,
+    :meth:`end` leaves nothing running.
     """
 
     def __init__(
@@ -49,46 +56,53 @@ class Stage:
         settings: Mapping[str, str],
         environment: Mapping[str, str],
         tickets: int,
+        replicas: int = 1,
     ) -> None:
         """``settings`` of the service are added to ``environment``, which has no others."""
         self.directory = directory
         self.audit_log = directory / "audit.jsonl"
         self.ledger = directory / "ledger.db"
         self._data_dir = DataDir(directory / "data")
+        self._engine = EngineProcess(directory / "engine") if replicas > 1 else None
         self._sandbox = BookingWorkerProcess(
             "sandbox",
             ["sandbox", "--ledger", str(self.ledger), "--tickets", str(tickets)],
             environment,
             directory,
         )
-        self._service = BookingWorkerProcess(
-            "service",
-            ["serve"],
-            {
-                **environment,
-                "GRPC_PORT": "0",
-                "HTTP_PORT": "0",
-                "METRICS_PORT": "0",
-                "DATA_DIR": str(self._data_dir.path),
-                "AUDIT_LOG": str(self.audit_log),
-                **settings,
-            },
-            directory,
-        )
+        self._services = [
+            BookingWorkerProcess(
+                "service" if replicas == 1 else f"service-{number}",
+                ["serve"],
+                {
+                    **environment,
+                    "GRPC_PORT": "0",
+                    "HTTP_PORT": "0",
+                    "METRICS_PORT": "0",
+                    "DATA_DIR": str(self._data_dir.path),
+                    "AUDIT_LOG": str(self.audit_log),
+                    **settings,
+                },
+                directory,
+            )
+            for number in range(1, replicas + 1)
+        ]
+        self._next_victim = 0
         self._sandbox_ports = dict.fromkeys(("booking", "ticket", "realtime"), "0")
         self._control: grpc.aio.Channel | None = None
         self._admin: grpc.aio.Channel | None = None
         self.endpoint = ""
-        """Where the service is, once it was started."""
+        """Where the service is, once it was started: all its replicas."""
 
     async def start(self) -> None:
-        """Start both.
+        """Start all.
 
         Raises:
             ProcessFailed: one of them does not start; then nothing is left running.
         """
         try:
             await self.start_sandbox()
+            await self.start_engine()
             await self.start_service()
         except BaseException:
             self.end()
@@ -104,26 +118,44 @@ class Stage:
         for name in self._sandbox_ports:
             endpoint = str(facts[name])
             self._sandbox_ports[name] = endpoint.rpartition(":")[2]
-            self._service.environment[f"GRPC_{name.upper()}_SERVICE_ENDPOINT"] = endpoint
+            for service in self._services:
+                service.environment[f"GRPC_{name.upper()}_SERVICE_ENDPOINT"] = endpoint
         if self._control is None:
             self._control = open_channel(str(facts["booking"]))
 
+    async def start_engine(self) -> None:
+        """Start the engine, again on the port and the data that it had, unless it is embedded."""
+        if self._engine is None:
+            return
+        await self._engine.start()
+        for service in self._services:
+            service.environment.update(
+                ENGINE="redis", REDIS_HOST="127.0.0.1", REDIS_PORT=str(self._engine.port)
+            )
+
     async def start_service(self) -> None:
-        """Start the service, again on the ports and the data that it had."""
-        service = self._service
+        """Start each replica that does not run, again on the ports and the data that it had."""
+        await asyncio.gather(*(self._start(each) for each in self._services if not each.runs))
+        ports = [service.environment["GRPC_PORT"] for service in self._services]
+        self.endpoint = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        if self._admin is None:
+            self._admin = grpc.aio.insecure_channel(self.endpoint, options=_BALANCED)
+
+    async def _start(self, service: BookingWorkerProcess) -> None:
         facts = await service.start()
         for name in ("grpc_port", "http_port", "metrics_port"):
             service.environment[name.upper()] = str(facts[name])
-        self.endpoint = f"localhost:{facts['grpc_port']}"
-        if self._admin is None:
-            self._admin = open_channel(self.endpoint)
 
     def kill_service(self) -> None:
-        """End the service as a crash would; its engine is left behind, as then."""
-        self._service.kill()
+        """End one replica as a crash would, each in its turn; its engine is left behind."""
+        self._services[self._next_victim].kill()
+        self._next_victim = (self._next_victim + 1) % len(self._services)
 
     def kill_engine(self) -> None:
         """End the engine as a crash would, if it runs."""
+        if self._engine is not None:
+            self._engine.kill()
+            return
         # The lock is held by the server alone, so the id in its file is of no other process.
         pid = self._data_dir.server_pid()
         if pid is not None and self._data_dir.server_is_alive():
@@ -166,7 +198,7 @@ class Stage:
         return {name: getattr(said, name) for name in _BOOKS}
 
     async def stop(self) -> None:
-        """Let both end in their own way, the engine with them.
+        """Let all end in their own way, the engine last but for the sandbox.
 
         Raises:
             ProcessFailed: one of them did not; nothing is left running all the same.
@@ -175,7 +207,9 @@ class Stage:
             for channel in (self._control, self._admin):
                 if channel is not None:
                     await channel.close()
-            await self._service.stop()
+            await asyncio.gather(*(service.stop() for service in self._services))
+            if self._engine is not None:
+                await self._engine.stop()
             if self._data_dir.path.exists() and self._data_dir.server_is_alive():
                 raise ProcessFailed("the service stopped and left its engine running")
             await self._sandbox.stop()
@@ -184,8 +218,11 @@ class Stage:
 
     def end(self) -> None:
         """Kill what still runs; nothing is left when it returns. Ending again is ending."""
-        self._service.kill()
+        for service in self._services:
+            service.kill()
         self._sandbox.kill()
+        if self._engine is not None:
+            self._engine.kill()
         if not self._data_dir.path.exists():
             return
         # Killed while it started its engine, the service may not have seen the id written yet.

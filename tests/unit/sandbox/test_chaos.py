@@ -21,6 +21,9 @@ class Whipping:
     async def start_service(self) -> None:
         self.taken.append("start service")
 
+    async def start_engine(self) -> None:
+        self.taken.append("start engine")
+
     async def start_sandbox(self) -> None:
         self.taken.append("start sandbox")
 
@@ -42,8 +45,8 @@ class Whipping:
     "blow, taken",
     [
         (Blow.SERVICE_KILLED, ["kill service", "start service"]),
-        (Blow.ENGINE_KILLED, ["kill engine"]),
-        (Blow.BOTH_KILLED, ["kill service", "kill engine", "start service"]),
+        (Blow.ENGINE_KILLED, ["kill engine", "start engine"]),
+        (Blow.BOTH_KILLED, ["kill service", "kill engine", "start engine", "start service"]),
         (Blow.SANDBOX_KILLED, ["kill sandbox", "start sandbox"]),
         (Blow.FAULTS_CHANGED, []),
     ],

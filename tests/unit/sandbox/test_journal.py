@@ -33,6 +33,14 @@ def test_a_change_that_was_written_again_is_read_once():
     assert [line.change_id for line in read_lines(lines)] == ["1-0.0", "1-0.1"]
 
 
+def test_changes_come_in_the_order_in_which_they_happened():
+    ids = ["9-0.0", "10-0.0", "10-0.10", "10-0.9", "10-2.0", "10-1.0"]
+    lines = [written(change_id) for change_id in ids]
+    assert [line.change_id for line in read_lines(lines)] == [
+        "9-0.0", "10-0.0", "10-0.9", "10-0.10", "10-1.0", "10-2.0",
+    ]  # fmt: skip
+
+
 def test_events_have_change_ids_of_their_own():
     lines = [written("1-0.0"), written("1-0.0", event_id="play")]
     assert [line.event_id for line in read_lines(lines)] == ["concert", "play"]

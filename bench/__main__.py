@@ -17,6 +17,7 @@ NAMES: Final = {
     "holds": "from waiting to held with peers that answer at once, beside the bare calls",
     "line": "cost of each operation at 1,000 to 1,000,000 waiting, and the engine's memory",
     "service": "time to start, idle CPU and memory",
+    "scale": "joins with 1 and 2 processes at 0 to 1,000,000 waiting: the engine's CPU and memory",
 }
 
 

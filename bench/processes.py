@@ -65,7 +65,8 @@ class Service:
 
     process: subprocess.Popen[str]
     grpc_port: int
-    engine_pid: int
+    engine_pid: int | None
+    """None where the engine is not the service's own."""
     data_dir: Path
     start_seconds: float
     """From the start of the process until it said that it was ready."""
@@ -73,7 +74,8 @@ class Service:
     @property
     def pids(self) -> dict[str, int]:
         """Its processes by the names that a load reports their CPU under."""
-        return {"server": self.process.pid, "engine": self.engine_pid}
+        engine = {} if self.engine_pid is None else {"engine": self.engine_pid}
+        return {"server": self.process.pid, **engine}
 
     @property
     def audit_log(self) -> Path:
@@ -133,9 +135,12 @@ def sandbox(directory: Path, tickets: int) -> Iterator[Sandbox]:
 
 @contextmanager
 def service(
-    directory: Path, peers: Sandbox, settings: Mapping[str, str | int] | None = None
+    directory: Path,
+    peers: Sandbox,
+    settings: Mapping[str, str | int] | None = None,
+    *arguments: str,
 ) -> Iterator[Service]:
-    """``booking-worker serve`` with everything switched on, ready for calls."""
+    """``booking-worker serve ARGUMENTS`` with everything switched on, ready for calls."""
     data_dir = Path(tempfile.mkdtemp(prefix="service-", dir=directory))
     own = {
         "DATA_DIR": data_dir,
@@ -153,7 +158,10 @@ def service(
     log = (data_dir / "service.log").open("w")
     began = time.perf_counter()
     process = subprocess.Popen(  # noqa: S603 - the arguments are ours
-        [sys.executable, "-m", "booking_worker", "serve", "--ready-file", str(ready_file)],
+        [
+            *(sys.executable, "-m", "booking_worker", "serve", "--ready-file", str(ready_file)),
+            *arguments,
+        ],
         env=_environment(own),
         cwd=data_dir,
         stdin=subprocess.DEVNULL,
@@ -166,7 +174,8 @@ def service(
         _wait_ready(process, ready_file, data_dir / "service.log")
         seconds = time.perf_counter() - began
         port = json.loads(ready_file.read_text())["grpc_port"]
-        engine_pid = int((data_dir / "engine.pid").read_text())
+        pid_file = data_dir / "engine.pid"
+        engine_pid = int(pid_file.read_text()) if pid_file.exists() else None
         yield Service(process, port, engine_pid, data_dir, seconds)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -267,7 +276,7 @@ def _end(process: subprocess.Popen[str]) -> bool:
 
 
 def _end_orphan(pid_file: Path) -> None:
-    """The engine outlives a service that was killed."""
+    """An engine of its own outlives a service that was killed."""
     with suppress(FileNotFoundError, ProcessLookupError):
         os.kill(int(pid_file.read_text()), signal.SIGTERM)
 

@@ -30,6 +30,7 @@ def one_round(directory: Path, seconds: float) -> dict[str, Any]:
         processes.service(directory, peers) as service,
     ):
         engine = service.engine_pid
+        assert engine is not None  # noqa: S101 - it is embedded
         time.sleep(1.0)
         before = processes.cpu_seconds(service.process.pid), processes.cpu_seconds(engine)
         time.sleep(seconds)

@@ -1,0 +1,177 @@
+"""What a join costs the engine as the line, the events and the processes of the service grow.
+
+The engine is a server of its own, as in production, that syncs before it answers; its CPU and
+memory are those that its INFO gives, with all that the service does besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from bench import processes, requests
+from bench.line import LIMITS
+from bench.report import Report, at_most
+from booking_worker.proto import booking_worker_pb2 as pb
+from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.sandbox.engine_process import EngineProcess
+
+WAITING: Final = (0, 100_000, 1_000_000)
+EVENTS: Final = (1, 100)
+PROCESSES: Final = (1, 2)
+JOINS: Final = 20_000
+BATCH: Final = 100
+FILL: Final = 500
+FLAT: Final = 1.5
+MOST_UNARY_US: Final = 25.0
+MOST_BATCH_US: Final = 15.0
+MOST_BYTES: Final = 600.0
+SETTINGS: Final = {
+    "ENGINE": "redis",
+    "REDIS_HOST": "127.0.0.1",
+    # The engine has it all to itself, so nothing is to end or be swept meanwhile.
+    "QUEUE_TIMEOUT_SECONDS": 86_400,
+    "QUEUE_CLEANUP_INTERVAL": "24h",
+}
+
+
+class Crowd:
+    """People of whom each comes once, evenly over the events."""
+
+    def __init__(self, events: int) -> None:
+        self.event_ids = [f"sale-{number}" for number in range(events)]
+        self._next = 0
+
+    def take(self, number: int) -> Iterator[tuple[str, int]]:
+        """The event and the number of each of the next so many."""
+        start, self._next = self._next, self._next + number
+        return ((self.event_ids[at % len(self.event_ids)], at) for at in range(start, self._next))
+
+    def unary(self, number: int) -> list[bytes]:
+        """Messages of EnqueueBooking."""
+        return [
+            requests.enqueue(event_id, at).SerializeToString() for event_id, at in self.take(number)
+        ]
+
+    def batches(self, number: int) -> list[bytes]:
+        """Messages of EnqueueBookings, the requests of one for one event: a gateway sorts them."""
+        by_event: dict[str, list[int]] = {}
+        for event_id, at in self.take(number):
+            by_event.setdefault(event_id, []).append(at)
+        return [
+            pb.EnqueueBookingsRequest(
+                requests=[requests.enqueue(event_id, at) for at in batch]
+            ).SerializeToString()
+            for event_id, numbers in by_event.items()
+            for batch in (numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH))
+        ]
+
+
+async def fill(port: int, crowd: Crowd, number: int) -> None:
+    """Bring so many into the lines, by the script alone."""
+    by_event: dict[str, list[int]] = {}
+    for event_id, at in crowd.take(number):
+        by_event.setdefault(event_id, []).append(at)
+    async with AsyncRedis(port=port) as client:
+        queue = BookingQueue(client, LIMITS)
+        for event_id, numbers in by_event.items():
+            for start in range(0, len(numbers), FILL):
+                joins = [requests.join(event_id, at) for at in numbers[start : start + FILL]]
+                await queue.join(event_id, joins)
+
+
+@contextmanager
+def engine(directory: Path) -> Iterator[tuple[int, Redis]]:
+    """A server of its own: its port, and a client."""
+    process = EngineProcess(directory)
+    asyncio.run(process.start())
+    try:
+        with Redis(port=process.port) as client:
+            yield process.port, client
+    finally:
+        process.kill()
+
+
+def cpu_us(client: Redis) -> float:
+    """The engine's CPU so far, microseconds."""
+    info: Any = client.info("cpu")
+    return float(info["used_cpu_user"] + info["used_cpu_sys"]) * 1e6
+
+
+def memory(client: Redis) -> int:
+    """The engine's memory, bytes."""
+    info: Any = client.info("memory")
+    return int(info["used_memory"])
+
+
+def measure(directory: Path, port: int, client: Redis, crowd: Crowd, count: int) -> dict[str, Any]:
+    """Joins through so many processes: how many a second, and what each cost the engine."""
+    row: dict[str, Any] = {}
+    with (
+        processes.sandbox(directory, tickets=1) as peers,
+        processes.service(
+            directory, peers, {**SETTINGS, "REDIS_PORT": port}, "--processes", str(count)
+        ) as service,
+    ):
+        for name, method, messages in (
+            ("unary", "EnqueueBooking", crowd.unary(JOINS)),
+            ("batch", "EnqueueBookings", crowd.batches(JOINS)),
+        ):
+            before = cpu_us(client)
+            load = processes.load(service, method, messages, directory=directory)
+            row[f"{name}_engine_us"] = round((cpu_us(client) - before) / JOINS, 1)
+            row[f"{name}_per_second"] = round(JOINS / load["seconds"])
+    return row
+
+
+def run(scale: float) -> Report:
+    """See the module; ``scale`` shortens all lines."""
+    rows: list[dict[str, Any]] = []
+    bytes_each = 0.0
+    with processes.work_dir() as directory:
+        for events in EVENTS:
+            with engine(directory / f"engine-{events}") as (port, client):
+                crowd, filled = Crowd(events), 0
+                for waiting in (int(length * scale) for length in WAITING):
+                    before = memory(client)
+                    asyncio.run(fill(port, crowd, waiting - filled))
+                    if waiting > filled:
+                        bytes_each = max(bytes_each, (memory(client) - before) / (waiting - filled))
+                    filled = waiting
+                    for count in PROCESSES:
+                        found = measure(directory, port, client, crowd, count)
+                        what = {"waiting": f"{waiting:,}", "events": events, "processes": count}
+                        rows.append(what | found)
+    return report(rows, bytes_each)
+
+
+def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
+    """The shortest line is the reference of each kind of run."""
+    figures = ("unary_engine_us", "batch_engine_us")
+    shortest: dict[tuple[int, int], dict[str, Any]] = {}
+    for row in rows:
+        shortest.setdefault((row["events"], row["processes"]), row)
+    ratio = max(
+        row[figure] / shortest[row["events"], row["processes"]][figure]
+        for row in rows
+        for figure in figures
+    )
+    dearest = {figure: max(row[figure] for row in rows) for figure in figures}
+    return Report(
+        "scale",
+        rows,
+        {"ratio": ratio, "bytes": bytes_each},
+        [
+            at_most(f"engine CPU of a longer line over none, at most {FLAT}", ratio, FLAT),
+            at_most("engine us a unary join, at most 25", dearest[figures[0]], MOST_UNARY_US),
+            at_most("engine us a join in batches, at most 15", dearest[figures[1]], MOST_BATCH_US),
+            at_most("bytes of the engine a waiting item, at most 600", bytes_each, MOST_BYTES),
+        ],
+        [f"{JOINS:,} joins a row and way, 20 connections of 20 streams; batches of {BATCH}"],
+    )

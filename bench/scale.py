@@ -7,7 +7,7 @@ memory are those that its INFO gives, with all that the service does besides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +32,7 @@ FLAT: Final = 1.5
 MOST_UNARY_US: Final = 25.0
 MOST_BATCH_US: Final = 15.0
 MOST_BYTES: Final = 600.0
-SETTINGS: Final = {
+SETTINGS: Final[Mapping[str, str | int]] = {
     "ENGINE": "redis",
     "REDIS_HOST": "127.0.0.1",
     # The engine has it all to itself, so nothing is to end or be swept meanwhile.

@@ -26,6 +26,8 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     # An endpoint may name several replicas (ipv4:HOST:PORT,HOST:PORT): calls go to those that live.
     ("grpc.lb_policy_name", "round_robin"),
+    # Else the whole list would be the name of the host, which no server takes.
+    ("grpc.default_authority", "localhost"),
 )
 _MAY_PASS: Final = frozenset(
     {

@@ -24,6 +24,7 @@ _LOOK_SECONDS: Final = 1.0
 _GONE_SECONDS: Final = 5.0
 _BALANCED: Final = (
     ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.default_authority", "localhost"),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 _BOOKS: Final = (

@@ -44,6 +44,8 @@ _REFUSAL_CODES: Final = frozenset(
 _WRAPPED: Final = re.compile(r"Error running script .*: -([A-Z]+) ")
 _MOST_IN_FLIGHT: Final = 4
 _MOST_PER_TRIP: Final = 512
+_MOST_BYTES_PER_TRIP: Final = 256 * 1024
+"""A trip of a hundred full batches of joins would take longer than its callers wait."""
 
 
 def unavailable(error: Exception | str) -> EngineUnavailable:
@@ -123,10 +125,12 @@ class Lane(ABC):
     def _leave(self) -> None:
         self._leaving = False
         calls: list[Call] = []
-        while self._waiting and len(calls) < _MOST_PER_TRIP:
+        size = 0
+        while self._waiting and len(calls) < _MOST_PER_TRIP and size < _MOST_BYTES_PER_TRIP:
             call = self._waiting.popleft()
             if not call.answer.done():
                 calls.append(call)
+                size += sum(len(arg) for arg in call.args if isinstance(arg, bytes))
         if calls:
             trip = asyncio.get_running_loop().create_task(self._travel(calls))
             self._trips.add(trip)

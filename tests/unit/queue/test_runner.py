@@ -110,6 +110,13 @@ async def test_calls_of_one_turn_travel_together(ground: Ground):
     assert ground.trips == [100]
 
 
+async def test_a_trip_takes_no_longer_than_its_callers_wait(ground: Ground):
+    large = b"x" * 100_000
+    answers = [ground.runner.run(ECHO, ["n"], [large]) for _ in range(12)]
+    assert await asyncio.gather(*answers) == [large] * 12
+    assert max(ground.trips) == 3
+
+
 async def test_a_trip_has_no_more_than_so_many(ground: Ground):
     answers = await asyncio.gather(*(ground.run(ECHO, [], [at]) for at in range(1_100)))
     assert len(answers) == 1_100

@@ -34,7 +34,7 @@ from booking_worker.api.operations import Operations
 from booking_worker.api.progress import LineWatch
 from booking_worker.api.queue_service import QueueService
 from booking_worker.config import Settings
-from booking_worker.config.engines import engine_of, needs_of
+from booking_worker.config.engines import access_of, engine_of, needs_of
 from booking_worker.config.queues import queue_of
 from booking_worker.domain.model import Change
 from booking_worker.engine.durability import (
@@ -44,11 +44,13 @@ from booking_worker.engine.durability import (
     read_durability,
 )
 from booking_worker.engine.engine import Engine
+from booking_worker.engine.redis import server_client
 from booking_worker.intake.direct import DirectIntake
 from booking_worker.lifecycle import Part
 from booking_worker.notify.realtime import RealtimeNotifier
 from booking_worker.peers.services import Services
 from booking_worker.queue.changes import ChangeFeed
+from booking_worker.queue.lock import Redlock
 from booking_worker.queue.wake import WakeListener
 from booking_worker.sandbox.server import Sandbox
 from booking_worker.telemetry.audit import AuditLog
@@ -57,6 +59,7 @@ from booking_worker.telemetry.metrics import Metrics, MetricsServer
 from booking_worker.worker.admission import Admission
 from booking_worker.worker.capacity import CapacityKeeper
 from booking_worker.worker.gauges import Gauges
+from booking_worker.worker.housekeeping import Housekeeping
 from booking_worker.worker.pool import WorkerPool
 from booking_worker.worker.timeouts import TimeoutHandler
 
@@ -117,30 +120,36 @@ class Application:
         )
         self._client = self._engine.client()
         self._follower = self._engine.client()
+        access = access_of(settings)
+        self._lock_nodes = [server_client(node, access) for node in settings.redis_lock_nodes]
         self._queue = queue_of(settings, self._client)
         self._build_work()
         self._build_doors()
 
     def _build_work(self) -> None:
-        settings, services, queue, metrics = (
-            self.settings,
-            self._services,
-            self._queue,
-            self._metrics,
-        )
+        settings, metrics = self.settings, self._metrics
+        services, queue = self._services, self._queue
         self._notifier = (
             RealtimeNotifier(services.realtime, metrics.messages_lost.inc)
             if services.realtime
             else None
         )
-        self._feed = ChangeFeed(self._follower, self._on_changes, self._on_gap, self._on_feed_error)
-        self._capacity = CapacityKeeper(
-            queue, services.ticket, metrics, settings.capacity_refresh_seconds
+        house = self._house = Housekeeping(queue, Redlock(self._lock_nodes or [self._client]))
+        self._feed = ChangeFeed(
+            self._follower,
+            queue,
+            house,
+            on_changes=self._on_changes,
+            on_gap=self._on_gap,
+            on_error=self._on_feed_error,
         )
         self._admission = Admission(
             queue, metrics, self._audit.record, on_resumed=lambda: self._on_wake("")
         )
-        self._timeouts = TimeoutHandler(queue, metrics, settings.queue_cleanup_interval)
+        self._capacity = CapacityKeeper(
+            queue, house, services.ticket, metrics, settings.capacity_refresh_seconds
+        )
+        self._timeouts = TimeoutHandler(queue, house, metrics, settings.queue_cleanup_interval)
         self._pool = WorkerPool(
             queue,
             self._capacity,
@@ -153,7 +162,9 @@ class Application:
             retry_interval_seconds=settings.worker_retry_interval,
             grace_seconds=settings.shutdown_grace_seconds,
         )
-        self._wake = WakeListener(self._follower, self._on_wake)
+        self._wake = WakeListener(
+            self._follower, self._on_wake, self._capacity.wanted_elsewhere, house.freed
+        )
         self._gauges = Gauges(queue, metrics, services.breakers)
 
     def _build_doors(self) -> None:
@@ -242,7 +253,7 @@ class Application:
         log.warning("the feed of changes stalls", error=repr(error))
 
     def _on_wake(self, event_id: str) -> None:
-        self._feed.wake(event_id)
+        self._house.wake(event_id)
         self._pool.wake(event_id)
         self._timeouts.wake(event_id)
         self._gauges.wake(event_id)
@@ -286,7 +297,7 @@ class Application:
             await self._weigh_engine()
             await self._start(self._admission)
             # Those behind come first: nothing is taken at the door that nobody works on.
-            await self._start(self._services, self._notifier, self._feed)
+            await self._start(self._services, self._notifier, self._house, self._feed)
             await self._start(self._capacity, self._pool, self._timeouts, self._wake)
             await self._start(self._gauges, self._lines, self._metrics_server, self._http)
             await self._start(self._intake, self._grpc)
@@ -327,8 +338,8 @@ class Application:
                 # One part that cannot end must not keep the others from ending.
                 log.exception("a part did not stop cleanly", part=type(part).__name__)
         await self._operations.drain()
-        await self._client.aclose()
-        await self._follower.aclose()
+        for client in (self._client, self._follower, *self._lock_nodes):
+            await client.aclose()
 
 
 def run(

@@ -7,16 +7,16 @@ from tests.support.stage import EVENT, Stage
 
 
 async def test_nothing_has_moved_in_an_event_that_nobody_joined(queue: BookingQueue):
-    assert (await queue.ask_capacity(EVENT))[:2] == (0, 0)
+    assert (await queue.ask_capacity(EVENT))[:3] == (0, 0, 0)
 
 
 async def test_it_tells_the_seats_settled_and_the_moves_made_so_far(
     stage: Stage, queue: BookingQueue
 ):
     lease = await stage.processing("ann", 3)
-    assert (await queue.ask_capacity(EVENT))[:2] == (0, 1)
+    assert (await queue.ask_capacity(EVENT))[:3] == (0, 1, 1)
     await queue.settle_held(lease, Held("B", "", None))
-    assert (await queue.ask_capacity(EVENT))[:2] == (3, 2)
+    assert (await queue.ask_capacity(EVENT))[:3] == (3, 2, 1)
 
 
 async def test_seats_written_off_a_reserve_count_as_settled(stage: Stage, queue: BookingQueue):

@@ -133,3 +133,14 @@ async def test_the_list_of_arrivals_does_not_grow_by_who_waited_too_long(
         await clock.advance(LIMITS.queue_timeout_ms)
         await queue.expire(EVENT)
         assert await stage.client.llen(stage.key("queue")) < 40
+
+
+async def test_only_what_passed_long_enough_ago_is_acted_on(
+    stage: Stage, queue: BookingQueue, clock: Clock
+):
+    item_id = await stage.join_one()
+    await clock.advance(LIMITS.queue_timeout_ms + 999)
+    assert (await queue.expire(EVENT, overdue_ms=1_000)).moved == 0
+    await clock.advance(1)
+    assert (await queue.expire(EVENT, overdue_ms=1_000)).moved == 1
+    assert (await stage.item(item_id)).status is Status.EXPIRED

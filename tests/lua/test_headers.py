@@ -19,7 +19,11 @@ LUA = resources.files("booking_worker.queue").joinpath("lua")
 INCLUDES = sorted(
     f"includes/{path.name.removesuffix('.lua')}" for path in LUA.joinpath("includes").iterdir()
 )
-FILES = [*scripts.names(), *INCLUDES]
+LOCKS = sorted(
+    f"locks/{path.name.removesuffix('.lua')}" for path in LUA.joinpath("locks").iterdir()
+)
+"""They run on the lock nodes and are no transitions: of an event's keys they know the lock."""
+FILES = [*scripts.names(), *LOCKS, *INCLUDES]
 
 _LOCAL = re.compile(r"^local (?:function )?([\w, ]+?)(?: =|\(|$)", re.MULTILINE)
 _RAISED = re.compile(r"'([A-Z_]{4,})(?: \w*)?'")
@@ -92,12 +96,12 @@ def _all_includes(name: str) -> set[str]:
     return direct.union(*(_all_includes(f"includes/{include}") for include in direct))
 
 
-@pytest.mark.parametrize("name", scripts.names())
+@pytest.mark.parametrize("name", [*scripts.names(), *LOCKS])
 def test_a_transition_says_what_it_answers(name: str):
     assert "\n-- RETURNS " in text_of(name)
 
 
-@pytest.mark.parametrize("name", scripts.names())
+@pytest.mark.parametrize("name", [*scripts.names(), *LOCKS])
 def test_it_uses_no_key_or_argument_by_its_number(name: str):
     numbered = re.findall(r"\b(?:KEYS|ARGV)\[\d+\]", body_of(name))
     assert numbered == []
@@ -130,11 +134,8 @@ def errors_of(name: str) -> set[str]:
     """The errors that the code of a file makes."""
     body = body_of(name)
     commands = set(re.findall(r"redis\.call\('([A-Z]+)'", body)) | {
-        "LIMIT",
-        "COUNT",
-        "WITHSCORES",
-        "MAXLEN",
-    }
+        "LIMIT", "COUNT", "WITHSCORES", "MAXLEN", "MINID",
+    }  # fmt: skip
     fenced = {"FENCED"} if "return FENCED" in body else set()
     return (set(_RAISED.findall(body)) - commands) | fenced
 
@@ -159,6 +160,7 @@ def test_every_error_is_known_to_python(error: str):
     assert not isinstance(made, ResponseError)
 
 
-def test_all_36_are_walked():
-    assert len(scripts.names()) == 36
+def test_all_39_are_walked():
+    assert len(scripts.names()) == 39
+    assert len(LOCKS) == 2
     assert len(INCLUDES) == 12

@@ -28,3 +28,12 @@ async def test_who_leaves_is_forgotten_at_once(queue: BookingQueue):
     await queue.heartbeat("w2", 5, 3_000)
     assert await queue.heartbeat("w1", 0, 3_000) == 5
     assert await queue.heartbeat("w2", 0, 3_000) == 0
+
+
+async def test_the_dead_do_not_live_on_when_the_clock_is_set_back(
+    queue: BookingQueue, clock: Clock
+):
+    await queue.heartbeat("dead", 10, 3_000)
+    await queue.heartbeat("w2", 5, 3_000)
+    await clock.advance(-600_000)
+    assert await queue.heartbeat("w2", 5, 3_000) == 5

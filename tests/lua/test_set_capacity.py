@@ -81,6 +81,40 @@ async def test_what_was_given_back_since_the_question_is_understated(
     assert (status.capacity, status.capacity_exact) == (7, False)
 
 
+async def test_an_answer_that_another_has_overtaken_raises_nothing_and_is_certain_of_nothing(
+    stage: Stage, queue: BookingQueue
+):
+    """Whoever asked was stopped for so long that somebody else asked, and more came in."""
+    await stage.join_many(2)
+    stopped = await queue.ask_capacity(EVENT)
+    await stage.capacity(3)
+    assert await queue.set_capacity(EVENT, stopped, 10) == 2
+    status = await stage.status()
+    assert (status.capacity, status.total_seats, status.capacity_exact) == (3, 3, True)
+    await queue.set_capacity(EVENT, stopped, 0)
+    status = await stage.status()
+    assert (status.capacity, status.total_seats, status.capacity_exact) == (0, 0, False)
+    assert await queue.sell_out(EVENT) is None
+
+
+async def test_people_would_be_sent_home_by_an_answer_that_was_overtaken(stage: Stage):
+    """Taken for the latest, the same answer is certain."""
+    await stage.join_many(2)
+    await stage.capacity(3)
+    now = await stage.queue.ask_capacity(EVENT)
+    await stage.queue.set_capacity(EVENT, now, 0)
+    assert await stage.queue.sell_out(EVENT) == 0
+
+
+async def test_an_answer_without_a_limit_that_was_overtaken_changes_nothing(
+    stage: Stage, queue: BookingQueue
+):
+    stopped = await queue.ask_capacity(EVENT)
+    await stage.capacity(3)
+    await queue.set_capacity(EVENT, stopped, None)
+    assert (await stage.status()).capacity == 3
+
+
 async def test_it_is_never_less_than_nothing(stage: Stage):
     await stage.processing(seats=3)
     await stage.capacity(2)

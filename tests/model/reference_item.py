@@ -61,6 +61,7 @@ class Question(NamedTuple):
 
     settled: int
     moves: int
+    refreshes: int
 
 
 class Leased(NamedTuple):

@@ -41,7 +41,7 @@ class ReferenceQueue:
         self.places: dict[str, list[str]] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.tokens = self.admitted = self.settled_at = 0
-        self.capacity = self.settled = self.moves = 0
+        self.capacity = self.settled = self.moves = self.refreshes = 0
         self.answered = self.known = self.exact = self.unlimited = self.sold_out = False
 
     # --- what can be asked of it
@@ -296,22 +296,24 @@ class ReferenceQueue:
 
     def ask_capacity(self) -> Question:
         """Before the Ticket Service is asked."""
-        return Question(self.settled, self.moves)
+        return Question(self.settled, self.moves, self.refreshes)
 
     def set_capacity(self, question: Question, available: int | None) -> int:
         """From an answer that may be old: never more than is left for sure."""
         busy = self.seats(Status.PROCESSING, Status.RELEASING)
+        left = max(0, max(0, available or 0) - (self.settled - question.settled) - busy)
+        if question.refreshes != self.refreshes:
+            if available is not None and left < self.capacity:
+                self.capacity, self.exact = left, False
+            return len(self.waiting())
         if self.answered and not self.known:
             self.settled_at = self.now + 5_000
+        self.refreshes += 1
         self.answered = self.known = True
         self.unlimited = available is None
-        if available is None:
-            self.capacity, self.exact = 0, True
-        else:
-            since = self.settled - question.settled
-            self.capacity = max(0, max(0, available) - since - busy)
-            self.exact = question.moves == self.moves and not busy
-        if self.capacity > 0 or self.unlimited:
+        self.capacity = left
+        self.exact = self.unlimited or (question.moves == self.moves and not busy)
+        if left > 0 or self.unlimited:
             self.sold_out = False
         return len(self.waiting())
 

@@ -154,7 +154,7 @@ GUARDS: dict[str, tuple[int, str, str, str, dict[str, int]]] = {
     ),
     "dead since the question": (
         1, "includes/books", "    add('settled_seats', item.seats)\n", "",
-        REFRESHES | {"call": 5, "settle": 3},
+        REFRESHES | {"call": 5, "settle": 3, "an_answer_arrives": 6},
     ),
     "counted at the end": (
         2, "includes/item", "  add(status == 'sold_out' and 'sold_out_items' or status, 1)\n", "",

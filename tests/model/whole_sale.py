@@ -117,7 +117,7 @@ class WholeSale(Workers):
 
     def ask_capacity(self, choose: Choose) -> None:
         question = self.run(self.queue.ask_capacity(EVENT))
-        self.outcomes.append((question[:2], tuple(self.model.ask_capacity())))
+        self.outcomes.append((question[:3], tuple(self.model.ask_capacity())))
         self.questions.append(question)
 
     def the_ticket_service_counts(self, choose: Choose) -> None:
@@ -137,7 +137,8 @@ class WholeSale(Workers):
         self.both(
             self.queue.set_capacity(EVENT, question, available),
             lambda: self.model.set_capacity(
-                Question(question.settled_seats, question.moves), available
+                Question(question.settled_seats, question.moves, question.refreshes),
+                available,
             ),
         )
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from typing import Any, Final
@@ -19,6 +20,7 @@ from booking_worker.domain.model import Layout
 from booking_worker.peers.booking import BookingClient
 from booking_worker.peers.breaker import Breaker
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.queue.lock import TTL_SECONDS, Redlock, Vote
 from booking_worker.queue.runner import Lane
 from booking_worker.worker.assignment import Outcome
 from booking_worker.worker.opening import Opening
@@ -124,6 +126,16 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
         "claim",
         "or event[7] == engine()",
         "or event[7]",
+    ),
+    "the fence of the feed": (
+        "save_cursor",
+        "if tonumber(redis.call('HGET', state, 'fence') or 0) ~= token then return 0 end",
+        "",
+    ),
+    "the engine's clock": (
+        "includes/now",
+        "local now = engine_clock()",
+        "local now = engine_clock() + 600000 -- as if it came from a replica",
     ),
     "the certainty": ("sell_out", "if not certain or", "if"),
 }
@@ -235,6 +247,15 @@ def _without_record_of_layout(patch: Patch) -> None:
     patch(Opening, "allows", allows)
 
 
+def _without_lock(patch: Patch) -> None:
+    """Everybody is the holder of every lock, by the word of each."""
+
+    async def hold(self: Redlock, event_ids: Any, ttl_seconds: float = TTL_SECONDS) -> list[Vote]:
+        return [Vote(time.monotonic() + ttl_seconds, None, is_split=False) for _ in event_ids]
+
+    patch(Redlock, "hold", hold)
+
+
 POISONED: Final = "poison"
 """The user whose reserves do harm where a poison is put in."""
 
@@ -265,6 +286,19 @@ async def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _clock_off_by(seconds: int) -> Callable[[Patch], None]:
+    """Until SIGUSR1: then it is set right, which is a step."""
+
+    def put_in(patch: Patch) -> None:
+        off = [seconds]
+        now, now_ns = time.time, time.time_ns
+        signal.signal(signal.SIGUSR1, lambda *_: off.clear())
+        patch(time, "time", lambda: now() + sum(off))
+        patch(time, "time_ns", lambda: now_ns() + sum(off) * 1_000_000_000)
+
+    return put_in
+
+
 _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "the idempotency key": _without_idempotency_key,
     "the breaker": _without_breaker,
@@ -277,9 +311,12 @@ _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "the check of ids": _without_check_of_ids,
     "the memory of bookings": _without_memory_of_bookings,
     "the record of the layout": _without_record_of_layout,
+    "the lock": _without_lock,
     "poison that crashes": _poison(_crash),
     "poison that hangs": _poison(_hang),
     "poison that kills": _poison(_kill),
+    "a clock that is 10 minutes ahead": _clock_off_by(600),
+    "a clock that is 10 minutes behind": _clock_off_by(-600),
 }
 
 

@@ -259,7 +259,7 @@ async def problems_of(client: Redis, event_id: str) -> list[str]:
 async def audit(client: Redis, queue: BookingQueue) -> None:
     """Fail when the books of any event don't balance or any two of its indexes disagree."""
     names = {key.decode() async for key in client.scan_iter(count=1000)}
-    names -= {keys.EVENTS, keys.WORKERS, keys.LAYOUT, CLOCK_KEY}
+    names -= {keys.EVENTS, keys.WORKERS, keys.LAYOUT, keys.SWEEP_LOCK, CLOCK_KEY}
     names -= {name for name in names if name.startswith(CLOCK_KEY)}
     events = {name[name.index("{") + 1 : name.rindex("}")] for name in names}
     for event_id in events | set(await queue.events()):

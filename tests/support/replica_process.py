@@ -12,7 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from booking_worker import app
-from booking_worker.config import Settings, engines
+from booking_worker.config import Settings, engines, queues
 from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.peers import services
 from booking_worker.peers.breaker import Breaker
@@ -51,7 +51,7 @@ def serve(
     scripts = scripts_without(*without) | (MOVED_BY_TESTS if moves_clock else {})
     # Read where they are used, so replaced there.
     engines.EmbeddedEngine = BorrowedEngine  # type: ignore[misc]
-    app.BookingQueue = functools.partial(BookingQueue, script_overrides=scripts)  # type: ignore[assignment, misc]
+    queues.BookingQueue = functools.partial(BookingQueue, script_overrides=scripts)  # type: ignore[assignment, misc]
     brisk = functools.partial(Breaker, open_seconds=0.1, max_open_seconds=0.4)
     services.Breaker = brisk  # type: ignore[attr-defined]
     switch_off(without, setattr)

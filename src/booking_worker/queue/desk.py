@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +23,24 @@ class Mended(NamedTuple):
     name: str
     """The item's id, or the user's."""
     wrong: str
+
+
+class Look(NamedTuple):
+    """Whether housekeeping has anything to do for an event."""
+
+    alive: bool
+    """Somebody has a deadline or a task."""
+    untold: bool
+    """There are changes that nobody was told of."""
+
+
+class TakenOver(NamedTuple):
+    """What the latest holder of an event's lock is told."""
+
+    token: int
+    """Its fencing token: no earlier holder's word counts any more."""
+    cursor: str
+    """The last change that people were told of; empty when there is none."""
 
 
 class Desk(Transitions):
@@ -116,6 +135,36 @@ class Desk(Transitions):
                 if cursor == "0":
                     break
         return mended
+
+    async def look(self, event_id: str) -> Look:
+        """Whether there is anything to do for an event."""
+        alive, untold = await self._run("look", event_id)
+        return Look(bool(alive), bool(untold))
+
+    async def take_over(self, event_id: str) -> TakenOver:
+        """Become the one whose word counts; only for who holds the event's lock."""
+        token, cursor = await self._run("take_over", event_id)
+        return TakenOver(token, cursor.decode())
+
+    async def save_cursor(self, event_id: str, token: int, cursor: str, oldest_kept: str) -> bool:
+        """Remember the last change told, and let go of those before ``oldest_kept``.
+
+        False, and nothing is changed, when another has taken the event over.
+        """
+        saved: int = await self._run(
+            "save_cursor", event_id, token=token, cursor=cursor, oldest_kept=oldest_kept
+        )
+        return saved == 1
+
+    async def tell_freed(self, event_ids: Sequence[str]) -> None:
+        """Tell all replicas that nobody looks after these events any more."""
+        channel = keys.FREE_CHANNEL
+        await self._runner.command(channel, "PUBLISH", channel, "\n".join(event_ids))
+
+    async def ask_for_refresh(self, event_id: str) -> None:
+        """Have the capacity refreshed by the replica that looks after the event."""
+        channel = keys.REFRESH_CHANNEL
+        await self._runner.command(channel, "PUBLISH", channel, event_id)
 
     async def heartbeat(self, worker_id: str, slots: int, ttl_ms: int) -> int:
         """Say that this worker lives with so many slots (0: it leaves); answers all live slots."""

@@ -15,8 +15,14 @@ WORKERS: Final = "booking-workers"
 """hash: worker id -> its slots and until when they count, ms."""
 LAYOUT: Final = "booking-layout"
 """hash: version and id of the layout of all keys, and why nobody is admitted to any event."""
+SWEEP_LOCK: Final = "booking-lock-sweep"
+"""string: the lock of whose turn it is to sweep the events that are over."""
 WAKE_CHANNEL: Final = "booking-wake"
 """Pub/sub channel: the id of an event of which something can be claimed. wake.lua agrees."""
+REFRESH_CHANNEL: Final = "booking-refresh"
+"""Pub/sub channel: the id of an event whose capacity is to be refreshed by who looks after it."""
+FREE_CHANNEL: Final = "booking-free"
+"""Pub/sub channel: ids of events, a line each, that nobody looks after any more."""
 
 _EVENT_KEYS: Final = {
     "queue": "booking-queue:{%s}",
@@ -29,6 +35,7 @@ _EVENT_KEYS: Final = {
     "admitted": "booking-admitted:{%s}",
     "dead": "booking-dead-letters:{%s}",
     "changes": "booking-changes:{%s}",
+    "lock": "booking-lock:{%s}",
     "results": "booking-result:{%s}:",
     "requests": "booking-request:{%s}:",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from redis.asyncio import Redis
@@ -24,14 +24,27 @@ _LONGEST_PAUSE_SECONDS: Final = 1.0
 class WakeListener:
     """Calls ``on_wake`` with an event id when something of that event can be claimed.
 
-    Messages can be lost, so the listener only saves time: whoever is woken must also look by
-    themselves now and then. After each connect it calls ``on_wake("")``: anything may have
-    happened unheard. In a Cluster it listens to any one node, as each hears of all.
+    ``on_refresh`` hears of an event whose capacity somebody wants refreshed, and ``on_freed`` of
+    events that nobody looks after any more. Messages can be lost, so the listener only saves
+    time: whoever is woken must also look by themselves now and then. After each connect it calls
+    ``on_wake("")``: anything may have happened unheard. In a Cluster it listens
+    to any one node, as each hears of all.
     """
 
-    def __init__(self, client: Redis | RedisCluster, on_wake: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        client: Redis | RedisCluster,
+        on_wake: Callable[[str], None],
+        on_refresh: Callable[[str], None],
+        on_freed: Callable[[Sequence[str]], None],
+    ) -> None:
         self._client = client
         self._on_wake = on_wake
+        self._heard: dict[bytes, Callable[[str], None]] = {
+            keys.WAKE_CHANNEL.encode(): on_wake,
+            keys.REFRESH_CHANNEL.encode(): on_refresh,
+            keys.FREE_CHANNEL.encode(): lambda names: on_freed(names.split("\n")),
+        }
         self._listening: asyncio.Task[None] | None = None
         self._pause = _FIRST_PAUSE_SECONDS
 
@@ -61,7 +74,7 @@ class WakeListener:
     async def _listen(self) -> NoReturn:
         """Listen until the connection is lost, which raises."""
         async with await self._ear() as pubsub:
-            await pubsub.subscribe(keys.WAKE_CHANNEL)
+            await pubsub.subscribe(*self._heard)
             self._pause = _FIRST_PAUSE_SECONDS
             self._on_wake("")
             silent = 0
@@ -73,7 +86,7 @@ class WakeListener:
                     continue
                 silent = 0
                 if message["type"] == "message":
-                    self._on_wake(message["data"].decode())
+                    self._heard[message["channel"]](message["data"].decode())
 
     async def _ear(self) -> PubSub:
         client = self._client

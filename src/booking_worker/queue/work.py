@@ -40,6 +40,8 @@ class CapacityQuestion(NamedTuple):
 
     settled_seats: int
     moves: int
+    refreshes: int
+    """Answers that were taken so far, over all replicas."""
     engine: str
     """The engine that keeps them."""
     epoch: str
@@ -169,9 +171,11 @@ class Work(Transitions):
         """Found being paid before its release: ``awaiting_payment`` a little longer, once."""
         return await self._settle("settle_paying", lease)
 
-    async def expire(self, event_id: str, limit: int = 500) -> Expired:
-        """Act on deadlines of an event that have passed, the earliest first."""
-        moved, more, next_in_ms = await self._run("expire", event_id, limit=limit, actor="timeouts")
+    async def expire(self, event_id: str, limit: int = 500, overdue_ms: int = 0) -> Expired:
+        """Act on deadlines of an event that passed ``overdue_ms`` ago, the earliest first."""
+        moved, more, next_in_ms = await self._run(
+            "expire", event_id, limit=limit, overdue_ms=overdue_ms, actor="timeouts"
+        )
         return Expired(moved, bool(more), None if next_in_ms < 0 else next_in_ms)
 
     async def ask_capacity(self, event_id: str) -> CapacityQuestion:
@@ -180,11 +184,11 @@ class Work(Transitions):
         An engine that it is taken from for the first time may have lost that there is this event:
         it is listed anew.
         """
-        settled, moves, *told = await self._run("ask_capacity", event_id)
+        settled, moves, refreshes, *told = await self._run("ask_capacity", event_id)
         engine, epoch, born = (word.decode() for word in told)
         if epoch != engine:
             await self._remember(event_id, anew=True)
-        return CapacityQuestion(settled, moves, engine, epoch, born)
+        return CapacityQuestion(settled, moves, refreshes, engine, epoch, born)
 
     async def set_capacity(
         self, event_id: str, question: CapacityQuestion, available: int | None
@@ -197,7 +201,7 @@ class Work(Transitions):
         waiting: int = await self._run(
             "set_capacity", event_id, available=-1 if available is None else max(0, available),
             settled_seats=question.settled_seats, moves=question.moves,
-            asked_engine=question.engine, born=question.born,
+            refreshes=question.refreshes, asked_engine=question.engine, born=question.born,
         )  # fmt: skip
         return None if waiting < 0 else waiting
 

@@ -15,6 +15,8 @@ from booking_worker.peers.ticket import TicketClient
 from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.telemetry.logs import get_logger
 from booking_worker.telemetry.metrics import Metrics
+from booking_worker.worker.errands import REPEAT_SECONDS, Errands
+from booking_worker.worker.housekeeping import Housekeeping
 from booking_worker.worker.opening import Opening
 
 _SHORTEST_SPACING_SECONDS: Final = 0.05
@@ -41,6 +43,7 @@ class _Event:
     """The books' moves and the answer of the last refresh."""
     failures: int = 0
     trouble: str = ""
+    touched_at: float = -math.inf
     refreshing: asyncio.Task[int | None] | None = field(default=None, repr=False)
 
 
@@ -53,12 +56,17 @@ class CapacityKeeper:
     goes on with what the engine knows, and is asked again as soon as its breaker allows. While
     nobody is to be admitted to any event, no capacity is set.
 
+    Regularly only the replica refreshes that looks after the event, and it is asked to when
+    somebody else wants a refresh. When it doesn't answer, or none is known, whoever wants one
+    does it: two at once do no harm (see set_capacity.lua).
+
     ``ticket`` is None where there is no Ticket Service: then capacity is unlimited.
     """
 
     def __init__(
         self,
         queue: BookingQueue,
+        house: Housekeeping,
         ticket: TicketClient | None,
         metrics: Metrics,
         refresh_seconds: float,
@@ -66,15 +74,18 @@ class CapacityKeeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
+        self._house = house
         self._ticket = ticket
         self._refresh_seconds = refresh_seconds
         self._clock = clock
+        self._errands = Errands(queue, house, refresh_seconds, clock)
         self._failed = metrics.errors.labels("capacity_refresh")
         self._events: dict[str, _Event] = {}
         self._opening = Opening(queue)
         self._turnstile = asyncio.Semaphore(_MOST_AT_ONCE)
         self._signal = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
+        house.listen(self._on_news)
 
     @property
     def judge(self) -> Breaker | None:
@@ -97,6 +108,11 @@ class CapacityKeeper:
         if not event.wanted:
             event.wanted = True
             self._signal.set()
+
+    def wanted_elsewhere(self, event_id: str) -> None:
+        """Another replica wants a refresh: have it done soon, if this one looks after the event."""
+        if self._house.is_ours(event_id):
+            self.want(event_id)
 
     def watch(self, event_id: str) -> None:
         """Somebody waits in this event: have it refreshed regularly, until nobody does."""
@@ -163,19 +179,26 @@ class CapacityKeeper:
         for event_id, event in list(self._events.items()):
             if event.refreshing is not None:
                 continue
-            due_at = self._due_at(event)
+            due_at = self._due_at(event_id, event)
             if due_at <= now and not only_look:
                 regularly = event.asked_at + self._refresh_seconds
                 self._begin(event_id, event, must_ask=event.is_watched and regularly <= now)
             elif due_at < math.inf:
                 soonest = min(soonest, due_at - now)
-            elif now - event.asked_at > _FORGET_SECONDS:
+            elif now - max(event.asked_at, event.touched_at) > _FORGET_SECONDS:
                 del self._events[event_id]
         return max(0.0, soonest)
 
-    def _due_at(self, event: _Event) -> float:
+    def _on_news(self, event_id: str) -> None:
+        """If it is looked after here now, what another replica was asked for is done here."""
+        event = self._events.get(event_id)
+        if event is not None and self._house.is_ours(event_id):
+            event.wanted |= self._errands.take_back(event_id)
+            self._signal.set()
+
+    def _due_at(self, event_id: str, event: _Event) -> float:
         due_at = event.not_before if event.wanted else event.put_off_until
-        if event.is_watched:
+        if event.is_watched and self._house.is_ours(event_id):
             regularly = event.asked_at + self._refresh_seconds
             due_at = min(due_at, max(event.not_before, regularly))
         return due_at
@@ -184,6 +207,7 @@ class CapacityKeeper:
         event = self._events.get(event_id)
         if event is None:
             event = self._events[event_id] = _Event()
+        event.touched_at = self._clock()
         return event
 
     def _begin(self, event_id: str, event: _Event, *, must_ask: bool) -> None:
@@ -203,6 +227,12 @@ class CapacityKeeper:
         async with self._turnstile:
             event.not_before = self._clock() + _SHORTEST_SPACING_SECONDS
             question = await self._queue.ask_capacity(event_id)
+            if not must_ask:
+                left_until = await self._errands.leave(event_id, question)
+                if left_until is not None:
+                    event.put_off_until = left_until
+                    event.not_before = self._clock() + REPEAT_SECONDS
+                    return None
             again_at = event.asked_at + event.spacing
             unmoved = event.seen is not None and event.seen[0] == question.moves
             if unmoved and not must_ask and self._clock() < again_at:

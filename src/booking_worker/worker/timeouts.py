@@ -11,53 +11,55 @@ from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.queue.booking_queue import BookingQueue, Mended
 from booking_worker.telemetry.logs import get_logger
 from booking_worker.telemetry.metrics import Metrics
-from booking_worker.worker.rounds import Rounds
+from booking_worker.worker.housekeeping import Housekeeping
 
 _SHORTEST_SECONDS: Final = 0.02
 _LONGEST_SECONDS: Final = 1.0
 _FIRST_PAUSE_SECONDS: Final = 0.1
-_LINGER_SECONDS: Final = 10.0
+_OVERDUE_MS: Final = 1_000
+"""A deadline that passed so long ago is acted on by whoever sees it."""
 _MOST_AT_ONCE: Final = 50
 
 _log = get_logger(__name__)
 
 
 class TimeoutHandler:
-    """Looks after the deadlines of all events, and sweeps them every ``cleanup_seconds``.
+    """Acts on the deadlines of all events that are alive, and sweeps every ``cleanup_seconds``.
 
-    An event that has a deadline, or had one in the last ten seconds, is looked at once a second at
-    least, as a lease may have been given since that ends before what is known. Others have
-    nothing alive, unless somebody calls :meth:`wake`; they are still looked at now and then.
+    Those of the events that this replica looks after it acts on as they pass, looking once a
+    second at least, as a lease may have been given since that ends before what is known. Those
+    of other events it acts on as well when they passed a second ago: whoever should have has
+    died, or nobody can be elected, and two who do it at once do no harm.
     """
 
     def __init__(
         self,
         queue: BookingQueue,
+        house: Housekeeping,
         metrics: Metrics,
         cleanup_seconds: float,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = queue
+        self._house = house
         self._metrics = metrics
         self._cleanup_seconds = cleanup_seconds
         self._clock = clock
         self._due: dict[str, float] = {}
-        self._alive_until: dict[str, float] = {}
-        self._rounds = Rounds(queue.events, clock=clock)
         self._signal = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        house.listen(self._on_news)
+
+    def _on_news(self, event_id: str) -> None:
+        """This event has come alive, or is looked after here from now on."""
+        self._due[event_id] = self._clock() + _SHORTEST_SECONDS
+        self._signal.set()
 
     def wake(self, event_id: str) -> None:
-        """This event, or any when empty, may have got a deadline that is not known here."""
-        if not event_id:
-            self._rounds.restart()
-            self._signal.set()
-            return
-        self._alive_until[event_id] = self._clock() + _LINGER_SECONDS
-        if event_id not in self._due:
-            self._due[event_id] = self._clock() + _SHORTEST_SECONDS
-            self._signal.set()
+        """This event may have got a deadline that is not known here."""
+        if event_id not in self._due and event_id in self._house.alive:
+            self._on_news(event_id)
 
     async def start(self) -> None:
         """Begin to look after deadlines and to sweep."""
@@ -79,9 +81,10 @@ class TimeoutHandler:
 
         Raises EngineUnavailable; what was due then still is.
         """
-        for event_id in await self._rounds.turn():
-            self._due.setdefault(event_id, self._clock())
         now = self._clock()
+        alive = self._house.alive
+        for event_id in [event_id for event_id in self._due if event_id not in alive]:
+            del self._due[event_id]
         due = [event_id for event_id, at in self._due.items() if at <= now]
         for start in range(0, len(due), _MOST_AT_ONCE):
             chunk = due[start : start + _MOST_AT_ONCE]
@@ -95,43 +98,47 @@ class TimeoutHandler:
                     self._defect(event_id, outcome)
             if away is not None:
                 raise away
-        soonest = min(self._due.values(), default=float("inf")) - self._clock()
-        return max(0.0, min(soonest, self._rounds.seconds_until_due))
+        return max(0.0, min(self._due.values(), default=float("inf")) - self._clock())
 
     async def sweep_once(self) -> list[Mended]:
-        """Cross-check the indexes of all events, and mend and count what disagrees.
+        """Cross-check the indexes of events, and mend and count what disagrees.
 
-        Events that are over leave the list of events then. Raises EngineUnavailable.
+        Of the events that this replica looks after, and, when it is its turn, of those that are
+        over, which leave the list of events then. Raises EngineUnavailable.
         """
         found: list[Mended] = []
+        turn = await self._house.is_our_turn(self._cleanup_seconds)
         for event_id in await self._queue.events():
+            is_over = event_id not in self._house.alive
+            if not (self._house.is_ours(event_id) or (turn and is_over)):
+                continue
             mended = await self._queue.sweep(event_id)
             for name, wrong in ((entry.name, entry.wrong) for entry in mended):
                 _log.error("mended", event_id=event_id, name=name, wrong=wrong)
             if mended:
                 self._metrics.sweep_repairs.inc(len(mended))
-                self.wake(event_id)
+                self._house.want(event_id)
             found += mended
-        for event_id in await self._queue.retire():
-            _log.info("an event is over", event_id=event_id)
+        if turn:
+            for event_id in await self._queue.retire():
+                _log.info("an event is over", event_id=event_id)
         return found
 
     async def _expire(self, event_id: str) -> None:
-        # Taken out first: whoever wakes it from now on has it looked at again.
+        # Taken out first: whoever tells of news from now on has it looked at again.
         del self._due[event_id]
+        is_ours = self._house.is_ours(event_id)
         while True:
-            expired = await self._queue.expire(event_id)
+            expired = await self._queue.expire(event_id, overdue_ms=0 if is_ours else _OVERDUE_MS)
             if not expired.more:
                 break
-        now = self._clock()
         wait = _LONGEST_SECONDS
         if expired.next_in_ms is not None:
-            self._alive_until[event_id] = now + _LINGER_SECONDS
-            wait = min(max(expired.next_in_ms / 1000, _SHORTEST_SECONDS), _LONGEST_SECONDS)
-        elif self._alive_until.get(event_id, now) <= now:
-            self._alive_until.pop(event_id, None)
-            return
-        self._due[event_id] = min(self._due.get(event_id, now + wait), now + wait)
+            self._house.want(event_id)
+            if is_ours:
+                wait = min(max(expired.next_in_ms / 1000, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+        due = self._clock() + wait
+        self._due[event_id] = min(self._due.get(event_id, due), due)
 
     def _defect(self, event_id: str, error: BaseException) -> None:
         """One event that can't be looked after must not keep the others from it."""

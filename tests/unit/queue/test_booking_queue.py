@@ -28,7 +28,8 @@ def test_every_method_is_asynchronous_and_says_what_the_caller_gets():
 
 def test_what_its_methods_take_and_give_comes_with_it():
     assert set(booking_queue.__all__) == {
-        "BookingQueue", "CapacityQuestion", "Claimed", "Expired", "Mended", "QueueLimits",
+        "BookingQueue", "CapacityQuestion", "Claimed", "Expired", "Look", "Mended", "QueueLimits",
+        "TakenOver",
     }  # fmt: skip
 
 

@@ -1,59 +1,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from booking_worker.domain.model import Change
 from booking_worker.queue import changes as changes_file
 from booking_worker.queue import keys
-from booking_worker.queue.changes import ChangeFeed
+from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.engines import SharedEngine
+from tests.support.follower import Follower
+from tests.support.guards import scripts_without
+from tests.support.servers import HOST, cluster
 from tests.support.stage import EVENT, LIMITS, Stage, a_join
 from tests.support.wait import wait_until
 
 
-class Follower:
-    """A feed, and what it handed over."""
-
-    def __init__(self, client: Redis) -> None:
-        self.client = client
-        self.taken: list[Change] = []
-        self.gaps: list[str] = []
-        self.errors: list[Exception] = []
-        self.refusals = 0
-        self.feed = self.another()
-
-    def another(self) -> ChangeFeed:
-        """As after a restart: it knows nothing but what the engine kept."""
-        self.feed = ChangeFeed(self.client, self.take, self.gaps.append, self.errors.append)
-        return self.feed
-
-    async def take(self, changes: Sequence[Change]) -> None:
-        if self.refusals:
-            self.refusals -= 1
-            raise ValueError("the disk is full")
-        self.taken += changes
-
-    @property
-    def users(self) -> list[str]:
-        return [change.user_id for change in self.taken]
-
-
 @pytest.fixture
 async def follower(stage: Stage) -> AsyncIterator[Follower]:
-    made = Follower(stage.client)
+    made = Follower(stage.client, stage.queue)
     yield made
-    await made.feed.stop()
+    await made.stop()
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look for events, and save, on every round."""
-    monkeypatch.setattr(changes_file, "_LOOK_SECONDS", 0.0)
+    """Save on every round, and wait for nothing long."""
     monkeypatch.setattr(changes_file, "_SAVE_SECONDS", 0.0)
     monkeypatch.setattr(changes_file, "_BLOCK_MS", 20)
     monkeypatch.setattr(changes_file, "_PAUSE_SECONDS", 0.01)
@@ -63,7 +38,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_all_changes_of_all_events_in_order(stage: Stage, follower: Follower):
     await stage.join_one("ann")
     await stage.join_one("tom", event_id="theatre")
-    await follower.feed.start()
+    await follower.start()
     await wait_until(lambda: len(follower.taken) == 2)
     await stage.join_one("ben")
     await stage.queue.cancel(follower.taken[0].item_id, "", "no", "operator:eve")
@@ -74,8 +49,8 @@ async def test_all_changes_of_all_events_in_order(stage: Stage, follower: Follow
 
 
 async def test_what_happened_until_the_stop_is_handed_over(stage: Stage, follower: Follower):
-    await follower.feed.start()
-    await follower.feed.start()
+    await follower.start()
+    await follower.start()
     await stage.join(*(a_join(f"user-{at}") for at in range(50)))
     for at in range(450):
         await stage.join_one(f"late-{at}")
@@ -87,8 +62,7 @@ async def test_what_happened_until_the_stop_is_handed_over(stage: Stage, followe
 async def test_what_happened_while_it_had_nothing_to_follow_is_handed_over_at_the_stop(
     stage: Stage, follower: Follower
 ):
-    await follower.feed.start()
-    await wait_until(lambda: follower.feed._looked_at > 0)
+    await follower.start()
     await stage.join_one("ann")
     await follower.feed.stop()
     assert follower.users == ["ann"]
@@ -97,12 +71,12 @@ async def test_what_happened_while_it_had_nothing_to_follow_is_handed_over_at_th
 @pytest.mark.usefixtures("at_once")
 async def test_after_a_stop_it_goes_on_where_it_was(stage: Stage, follower: Follower):
     await stage.join_one("ann")
-    await follower.feed.start()
+    await follower.start()
     await wait_until(lambda: follower.users == ["ann"])
     await follower.feed.stop()
     await stage.join_one("ben")
-    feed = follower.another()
-    await feed.start()
+    follower.another()
+    await follower.start()
     await wait_until(lambda: follower.users == ["ann", "ben"])
     assert follower.gaps == follower.errors == []
 
@@ -111,11 +85,12 @@ async def test_after_a_crash_the_last_come_again_with_the_same_ids(
     stage: Stage, follower: Follower
 ):
     await stage.join_one("ann")
-    await follower.feed.run_once()  # taken and saved
+    await follower.run_once()  # taken and saved
     await stage.join_one("ben")
-    await follower.feed.run_once()  # taken, not yet saved
+    await follower.run_once()  # taken, not yet saved
     assert follower.users == ["ann", "ben"]
-    await follower.another().run_once()
+    await follower.crash()
+    await follower.run_once()
     assert follower.users == ["ann", "ben", "ben"]
     assert follower.taken[1] == follower.taken[2]
 
@@ -124,7 +99,7 @@ async def test_after_a_crash_the_last_come_again_with_the_same_ids(
 async def test_what_a_handler_does_not_take_comes_again(stage: Stage, follower: Follower):
     follower.refusals = 3
     await stage.join_one("ann")
-    await follower.feed.start()
+    await follower.start()
     await wait_until(lambda: follower.users == ["ann"])
     assert [str(error) for error in follower.errors] == ["the disk is full"] * 3
 
@@ -133,12 +108,13 @@ async def test_a_handler_that_never_takes_it_does_not_hold_up_the_stop(
     stage: Stage, follower: Follower
 ):
     await stage.join_one("ann")
-    await follower.feed.start()
+    await follower.start()
     follower.refusals = 10**9
     await wait_until(lambda: follower.errors)
     await follower.feed.stop()
     follower.refusals = 0
-    await follower.another().run_once()
+    await follower.crash()
+    await follower.run_once()
     assert follower.users == ["ann"]
 
 
@@ -156,25 +132,106 @@ async def test_an_engine_that_is_away_is_told_and_waited_for(
 
     monkeypatch.setattr(follower.feed, "_read", reading)
     await stage.join_one("ann")
-    await follower.feed.start()
+    await follower.start()
     await wait_until(lambda: len(follower.errors) > 1)
     away = False
     await wait_until(lambda: follower.users == ["ann"])
 
 
-async def test_an_event_that_is_new_is_looked_for_when_woken(
+async def test_an_event_that_is_new_is_followed_when_woken(stage: Stage, follower: Follower):
+    assert not await follower.run_once()  # nothing to follow yet
+    await stage.join_one("ann")
+    follower.house._rounds._due_at += 1_000
+    assert not await follower.run_once()  # it looks now and then
+    follower.house.wake(EVENT)
+    assert await follower.run_once()
+
+
+async def test_two_share_the_events_and_each_change_is_told_once(stage: Stage, follower: Follower):
+    other = Follower(stage.client, stage.queue)
+    for one in (follower, other):
+        await one.start()
+    for at in range(50):
+        await stage.join_one(f"user-{at}", event_id=f"event-{at % 5}")
+    await wait_until(lambda: len(follower.taken + other.taken) >= 50)
+    await other.stop()
+    await follower.stop()
+    assert len(follower.taken + other.taken) == 50
+    told = {(change.event_id, change.change_id) for change in follower.taken + other.taken}
+    assert len(told) == 50
+
+
+async def test_after_a_stop_another_goes_on_at_once(stage: Stage, follower: Follower):
+    other = Follower(stage.client, stage.queue)
+    await stage.join_one("ann")
+    await follower.start()
+    await wait_until(lambda: follower.users == ["ann"])
+    await other.start()
+    await wait_until(lambda: other.house.is_elsewhere(EVENT))
+    await follower.stop()
+    assert await stage.client.get(stage.key("lock")) in {None, other.house._lock._owner.encode()}
+    await stage.join_one("ben")
+    await wait_until(lambda: other.users == ["ben"])
+    await other.stop()
+
+
+async def paused(stage: Stage, follower: Follower) -> str:
+    """The cursor when a holder goes on that was stopped until another was further."""
+    other = Follower(stage.client, follower.queue)
+    await stage.join_one("ann")
+    await follower.run_once()
+    await stage.client.delete(stage.key("lock"))  # it lapsed, as nobody kept it
+    await stage.join_one("ben")
+    await other.run_once()
+    await other.feed._save()
+    assert other.users == ["ben"]
+    follower.feed._followed[EVENT].saved = "0-0"
+    await follower.feed._save()
+    await other.house.stop()
+    cursor = await stage.client.hget(stage.key("state"), "cursor")
+    at = [change.change_id.rsplit("-", 1)[0] for change in follower.taken + other.taken]
+    return ["ann", "ben"][at.index(cursor.decode())]
+
+
+async def test_one_who_was_stopped_for_long_does_not_move_the_cursor_back(
+    stage: Stage, follower: Follower
+):
+    assert await paused(stage, follower) == "ben"
+    assert not follower.house.is_ours(EVENT)
+    assert not await follower.feed.run_once()
+
+
+async def test_the_cursor_would_move_back_without_the_fence(stage: Stage):
+    queue = BookingQueue(stage.client, LIMITS, scripts_without("the fence of the feed"))
+    follower = Follower(stage.client, queue)
+    assert await paused(stage, follower) == "ann"
+
+
+async def test_what_was_read_while_another_took_over_is_left_to_that_one(
     stage: Stage, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(changes_file, "_LOOK_SECONDS", 1_000.0)
-    follower.another()
-    assert not await follower.feed.run_once()  # nothing to follow yet
     await stage.join_one("ann")
-    assert not await follower.feed.run_once()  # it looks now and then
-    follower.feed.wake(EVENT)
-    assert await follower.feed.run_once()
-    await stage.join_one("tom", event_id="theatre")
-    follower.feed.wake(EVENT)  # is followed: no need to look
+    await follower.house.run_once()
+    read = follower.feed._read
+
+    async def slow():
+        found = await read()
+        follower.house.overtaken(EVENT)
+        return found
+
+    monkeypatch.setattr(follower.feed, "_read", slow)
     assert not await follower.feed.run_once()
+    assert follower.taken == []
+
+
+async def test_at_a_stop_it_waits_for_the_lock_of_one_who_died(
+    stage: Stage, follower: Follower, monkeypatch: pytest.MonkeyPatch
+):
+    await stage.client.set(stage.key("lock"), "one who died", px=300)
+    await follower.start()
+    await stage.join_one("ann")
+    await follower.feed.stop()
+    assert follower.users == ["ann"]
 
 
 @pytest.mark.usefixtures("at_once")
@@ -184,7 +241,7 @@ async def test_what_was_taken_long_ago_is_cut_off(
     monkeypatch.setattr(changes_file, "_KEEP_MS", 0)
     for at in range(300):
         await stage.join_one(f"user-{at}")
-    while await follower.feed.run_once():
+    while await follower.run_once():
         pass
     assert len(follower.taken) == 300
     assert await stage.client.xlen(stage.key("changes")) < 200
@@ -194,12 +251,13 @@ async def test_what_was_taken_long_ago_is_cut_off(
 @pytest.mark.usefixtures("at_once")
 async def test_what_was_cut_off_by_the_feed_itself_is_no_gap(stage: Stage, follower: Follower):
     await stage.join_one("ann")
-    await follower.feed.run_once()
+    await follower.run_once()
     await stage.client.xtrim(
         stage.key("changes"), minid=follower.taken[-1].change_id[:-2], approximate=False
     )
     await stage.join_one("ben")
-    await follower.another().run_once()
+    await follower.crash()
+    await follower.run_once()
     assert follower.users == ["ann", "ben"]
     assert follower.gaps == []
 
@@ -212,11 +270,12 @@ async def test_a_cap_that_cut_off_what_nobody_has_read_is_a_gap(
 ):
     if followed_before:
         await stage.join_one("first")
-        await follower.feed.run_once()
+        await follower.run_once()
     for at in range(5):
         await stage.join_one(f"user-{at}")
     await stage.client.xtrim(stage.key("changes"), maxlen=kept, approximate=False)
-    await follower.another().run_once()
+    await follower.crash()
+    await follower.run_once()
     assert follower.gaps == [EVENT]
     await stage.client.flushall()
 
@@ -224,7 +283,7 @@ async def test_a_cap_that_cut_off_what_nobody_has_read_is_a_gap(
 @pytest.mark.usefixtures("at_once")
 async def test_an_event_to_which_nothing_happened_yet_has_no_gap(stage: Stage, follower: Follower):
     await stage.client.zadd(keys.EVENTS, {"quiet": 1})
-    await follower.feed.run_once()
+    await follower.run_once()
     assert follower.gaps == []
 
 
@@ -234,46 +293,31 @@ async def test_an_event_that_is_over_is_followed_no_more_until_it_is_joined_agai
 ):
     item_id = await stage.join_one("ann")
     await stage.queue.cancel(item_id, "ann", "no", "user:ann")
-    await follower.feed.run_once()
+    await follower.run_once()
     await stage.client.delete(stage.key("results") + item_id)
     await stage.clock.advance(LIMITS.result_ttl_ms)
     assert await stage.queue.retire() == [EVENT]
-    await follower.feed.run_once()
-    assert follower.feed._cursors == follower.feed._saved == {}
+    follower.house._alive[EVENT] = 0.0
+    await follower.run_once()
+    assert follower.house.held() == {}
     stage.queue._remembered.clear()
     await stage.join_one("ben")
-    await follower.feed.run_once()
+    follower.house.wake(EVENT)
+    await follower.run_once()
     assert follower.users == ["ann", "ann", "ben"]
     assert follower.gaps == []
     await stage.client.flushall()  # its feed begins in the midst of its story
 
 
-async def test_where_it_got_to_is_kept_before_an_event_is_forgotten(
-    stage: Stage, follower: Follower
-):
-    await stage.join_one("ann")
-    await follower.feed.run_once()  # taken and saved
-    await stage.join_one("ben")
-    await follower.feed.run_once()  # taken, not yet saved
-    await stage.client.delete(keys.EVENTS)
-    follower.feed._looked_at = -2.0
-    await follower.feed.run_once()
-    assert list(follower.feed._cursors) == [EVENT]
-    await follower.feed._save()
-    follower.feed._looked_at = -2.0
-    await follower.feed.run_once()
-    assert follower.feed._cursors == {}
-
-
 async def test_a_client_of_the_newer_protocol(stage: Stage, engine: SharedEngine):
     """RESP3 answers maps where RESP2 answers lists."""
     async with Redis(unix_socket_path=str(engine.engine.socket), protocol=3) as client:
-        follower = Follower(client)
+        follower = Follower(client, stage.queue)
         await stage.join_one("ann")
-        await follower.feed.run_once()
+        await follower.run_once()
         assert follower.users == ["ann"]
-        assert not await follower.feed.run_once()
-        await follower.feed.stop()
+        assert not await follower.run_once()
+        await follower.stop()
 
 
 async def test_stopping_before_the_start_is_stopping(follower: Follower):
@@ -289,3 +333,26 @@ def test_the_event_of_a_stream(name: str):
 
 def test_entries_are_ordered_by_time_and_number():
     assert changes_file._order("9-10") > changes_file._order("9-9") > changes_file._order("8-99")
+
+
+async def test_in_a_cluster_the_events_lie_on_several_nodes():
+    async with cluster() as made, contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(RedisCluster(host=HOST, port=made.nodes[0].port))
+        queue = BookingQueue(client, LIMITS)
+        follower, other = Follower(client, queue), Follower(client, queue)
+        events = [f"event-{at}" for at in range(12)]
+        owners = {(await made.owner(keys.of_event(name)["changes"])).port for name in events}
+        assert len(owners) == 3
+        await follower.start()
+        await other.start()
+        for name in events:
+            for at in range(5):
+                await queue.join(name, [a_join(f"user-{at}", event_id=name)])
+        await wait_until(lambda: len(follower.taken + other.taken) >= 60)
+        await follower.stop()
+        await queue.join("event-3", [a_join("late", event_id="event-3")])
+        await wait_until(lambda: "late" in other.users)
+        await other.stop()
+        told = [(change.event_id, change.change_id) for change in follower.taken + other.taken]
+        assert len(told) == len(set(told)) == 61
+        assert follower.errors == other.errors == follower.gaps == other.gaps == []

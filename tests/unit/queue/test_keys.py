@@ -26,6 +26,7 @@ def test_the_names_that_the_design_fixes():
     assert named["queue"] == "booking-queue:{E}"
     assert named["positions"] == "booking-queue-positions:{E}"
     assert named["timeouts"] == "booking-timeouts:{E}"
+    assert named["lock"] == "booking-lock:{E}"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,11 @@ from tests.support.wait import wait_until
 class Ear:
     def __init__(self, client: Redis | RedisCluster) -> None:
         self.heard: list[str] = []
-        self.listener = WakeListener(client, self.heard.append)
+        self.refreshes: list[str] = []
+        self.freed: list[str] = []
+        self.listener = WakeListener(
+            client, self.heard.append, self.refreshes.append, self.freed.extend
+        )
 
 
 @pytest.fixture
@@ -40,6 +44,13 @@ async def test_something_can_be_claimed(stage: Stage, ear: Ear):
 async def test_a_name_in_any_letters(redis_client: Redis, ear: Ear):
     await redis_client.publish(keys.WAKE_CHANNEL, "コンサート")
     await wait_until(lambda: ear.heard == ["", "コンサート"])
+
+
+async def test_what_replicas_tell_one_another_is_heard_by_whom_it_is_for(stage: Stage, ear: Ear):
+    await stage.queue.ask_for_refresh("theatre")
+    await stage.queue.tell_freed(["concert", "opera"])
+    await wait_until(lambda: len(ear.freed) == 2)
+    assert (ear.refreshes, ear.freed, ear.heard) == (["theatre"], ["concert", "opera"], [""])
 
 
 async def test_starting_twice_is_starting_and_stopping_twice_is_stopping(

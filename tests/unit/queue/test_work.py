@@ -71,7 +71,7 @@ async def test_an_answer_of_the_ticket_service(
     stage: Stage, queue: BookingQueue, available: int | None, capacity: int | None
 ):
     question = await queue.ask_capacity(EVENT)
-    assert question[:2] == (0, 0)
+    assert question[:3] == (0, 0, 0)
     assert await queue.set_capacity(EVENT, question, available) == 0
     assert (await stage.status()).capacity == capacity
 

@@ -26,6 +26,7 @@ from booking_worker.worker.reserve import Reserve
 from booking_worker.worker.setbacks import Setbacks
 from booking_worker.worker.timeouts import TimeoutHandler
 from tests.support.engines import SharedEngine
+from tests.support.house import Alone
 from tests.support.stage import EVENT, Stage
 from tests.unit.peers.scripted import Script
 
@@ -63,13 +64,16 @@ class Crew:
                 "ticket", open_seconds=SHORTLY_OPEN, max_open_seconds=0.1, rand=lambda: 0.0
             )
             self.ticket = TicketClient(self.channels[1], breaker, PEER_SECONDS)
-        self.keeper = CapacityKeeper(self.queue, self.ticket, self.metrics, refresh_seconds)
+        self.house = Alone(self.queue)
+        self.keeper = CapacityKeeper(
+            self.queue, self.house, self.ticket, self.metrics, refresh_seconds
+        )
         self.setbacks = Setbacks(self.queue, 1.0, rand=lambda: 1.0)
         self.recall = Recall(self.queue)
         self.reserve = Reserve(self.queue, self.booking, self.keeper, self.setbacks, self.recall)
         self.confirm = Confirm(self.queue, self.booking, self.setbacks)
         self.release = Release(self.queue, self.booking, self.ticket, self.keeper, self.setbacks)
-        self.timeouts = TimeoutHandler(self.queue, self.metrics, 30.0)
+        self.timeouts = TimeoutHandler(self.queue, self.house, self.metrics, 30.0)
         self.pools: list[WorkerPool] = []
 
     async def __aenter__(self) -> Self:
@@ -148,7 +152,7 @@ class Woken:
         self._client: Redis = engine.client()
         self.heard: list[str] = []
         self._parts = parts
-        self._listener = WakeListener(self._client, self._on_wake)
+        self._listener = WakeListener(self._client, self._on_wake, lambda _: None, lambda _: None)
 
     def _on_wake(self, event_id: str) -> None:
         self.heard.append(event_id)

@@ -37,7 +37,9 @@ def time() -> Time:
 @pytest.fixture
 async def keeper(scripted: Crew, time: Time) -> AsyncIterator[CapacityKeeper]:
     """A keeper on a clock of the test's own, which is driven by hand."""
-    made = CapacityKeeper(scripted.queue, scripted.ticket, scripted.metrics, 5.0, clock=time)
+    made = CapacityKeeper(
+        scripted.queue, scripted.house, scripted.ticket, scripted.metrics, 5.0, clock=time
+    )
     yield made
     await made.stop()
 

@@ -6,10 +6,14 @@ import pytest
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.domain.model import Status
+from booking_worker.queue import keys
 from booking_worker.queue.booking_queue import Expired
+from booking_worker.queue.lock import Redlock
 from booking_worker.telemetry.metrics import Metrics
+from booking_worker.worker.housekeeping import Housekeeping
 from booking_worker.worker.timeouts import TimeoutHandler
 from tests.support.api import on_one_engine
+from tests.support.house import Alone
 from tests.support.stage import EVENT, LIMITS, Stage
 from tests.support.wait import wait_until
 
@@ -34,8 +38,21 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def handler(stage: Stage, metrics: Metrics, time: Time) -> TimeoutHandler:
-    return TimeoutHandler(stage.queue, metrics, 30.0, clock=time)
+def house(stage: Stage, time: Time) -> Housekeeping:
+    """Of the only replica; no lock lapses, as the test's clock stands still."""
+    return Housekeeping(stage.queue, Redlock([stage.client], clock=time), clock=time)
+
+
+@pytest.fixture
+def handler(stage: Stage, house: Housekeeping, metrics: Metrics, time: Time) -> TimeoutHandler:
+    return TimeoutHandler(stage.queue, house, metrics, 30.0, clock=time)
+
+
+async def run_once(house: Housekeeping, handler: TimeoutHandler, time: Time) -> float:
+    """Everything that is due now, after the first look at what is alive."""
+    await house.run_once()
+    time.now += 0.02
+    return await handler.run_once()
 
 
 def looks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -43,30 +60,32 @@ def looks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     expire = stage.queue.expire
 
-    async def noted(event_id: str, limit: int = 500) -> Expired:
+    async def noted(event_id: str, limit: int = 500, overdue_ms: int = 0) -> Expired:
         seen.append(event_id)
-        return await expire(event_id, limit)
+        return await expire(event_id, limit, overdue_ms)
 
     monkeypatch.setattr(stage.queue, "expire", noted)
     return seen
 
 
-async def test_a_deadline_is_acted_on(stage: Stage, handler: TimeoutHandler):
+async def test_a_deadline_is_acted_on(
+    stage: Stage, house: Housekeeping, handler: TimeoutHandler, time: Time
+):
     item_id = await stage.join_one()
-    await handler.run_once()
+    await run_once(house, handler, time)
     assert (await stage.item(item_id)).status is Status.WAITING
     await stage.clock.advance(LIMITS.queue_timeout_ms)
-    handler._clock.now += 1  # type: ignore[attr-defined]
+    time.now += 1
     await handler.run_once()
     assert (await stage.item(item_id)).status is Status.EXPIRED
 
 
 async def test_it_sleeps_until_the_next_deadline_and_a_second_at_most(
-    stage: Stage, handler: TimeoutHandler
+    stage: Stage, house: Housekeeping, handler: TimeoutHandler, time: Time
 ):
+    assert await handler.run_once() == float("inf")
     await stage.join_one()
-    assert await handler.run_once() == pytest.approx(1.0)
-    handler.wake("")
+    assert await run_once(house, handler, time) == pytest.approx(1.0)
     handler._due[EVENT] = 0.0
     await stage.clock.advance(LIMITS.queue_timeout_ms - 300)
     assert await handler.run_once() == pytest.approx(0.3)
@@ -76,67 +95,108 @@ async def test_it_sleeps_until_the_next_deadline_and_a_second_at_most(
 
 
 async def test_all_that_is_due_is_acted_on_however_much(
-    stage: Stage, handler: TimeoutHandler, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    house: Housekeeping,
+    handler: TimeoutHandler,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     expire = stage.queue.expire
-    monkeypatch.setattr(stage.queue, "expire", lambda event_id: expire(event_id, 10))
+    monkeypatch.setattr(
+        stage.queue, "expire", lambda event_id, overdue_ms: expire(event_id, 10, overdue_ms)
+    )
     items = await stage.join_many(35)
     await stage.clock.advance(LIMITS.queue_timeout_ms)
-    await handler.run_once()
+    await run_once(house, handler, time)
     places = await stage.queue.positions(EVENT, items)
     assert {place.status for place in places if place} == {Status.EXPIRED}
 
 
 async def test_an_event_with_a_deadline_is_looked_at_every_second(
-    stage: Stage, handler: TimeoutHandler, time: Time, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    house: Housekeeping,
+    handler: TimeoutHandler,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """A lease may have been given that ends before the deadline that is known."""
-    seen = looks(stage, monkeypatch)
     await stage.processing()
+    await house.run_once()
+    seen = looks(stage, monkeypatch)
     for _ in range(3):
-        await handler.run_once()
         time.now += 1
+        await handler.run_once()
     assert seen == [EVENT] * 3
 
 
-async def test_events_that_are_over_cost_next_to_nothing(
-    stage: Stage, handler: TimeoutHandler, time: Time, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("holder", [True, False])
+async def test_a_deadline_that_nobody_acts_on_is_acted_on_by_whoever_sees_it(
+    stage: Stage, house: Housekeeping, handler: TimeoutHandler, time: Time, holder: bool
 ):
-    for at in range(100):
-        item_id = await stage.join_one(event_id=f"event-{at}")
-        await stage.queue.cancel(item_id, "ann", "no", "user:ann")
-    seen = looks(stage, monkeypatch)
+    """The holder of the lock acts at once; others a second later, however the lock stands."""
+    if not holder:
+        await stage.client.set(stage.key("lock"), "another", px=60_000)
+    item_id = await stage.join_one()
+    await run_once(house, handler, time)
+    assert house.is_ours(EVENT) is holder
+    await stage.clock.advance(LIMITS.queue_timeout_ms + 999)
+    time.now += 1
     await handler.run_once()
-    assert len(seen) == 100
-    for _ in range(4):
-        seen.clear()
-        time.now += 1
-        assert await handler.run_once() == pytest.approx(1.0)
-        assert len(seen) == 25
+    assert (await stage.item(item_id)).status is (Status.EXPIRED if holder else Status.WAITING)
+    await stage.clock.advance(1)
+    time.now += 1
+    await handler.run_once()
+    assert (await stage.item(item_id)).status is Status.EXPIRED
 
 
-async def test_an_event_is_remembered_for_a_while_after_its_last_deadline(
-    stage: Stage, handler: TimeoutHandler, time: Time
+async def test_an_event_that_is_over_is_not_looked_at(
+    stage: Stage,
+    house: Housekeeping,
+    handler: TimeoutHandler,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     item_id = await stage.join_one()
-    await handler.run_once()
+    await run_once(house, handler, time)
     await stage.queue.cancel(item_id, "ann", "no", "user:ann")
-    time.now += 9
-    await handler.run_once()
-    assert EVENT in handler._due
-    time.now += 2
-    await handler.run_once()
-    assert EVENT not in handler._due
-    assert not handler._alive_until
+    await stage.client.hset(stage.key("state"), "cursor", await last_change(stage))
+    time.now += 11
+    await house.run_once()
+    seen = looks(stage, monkeypatch)
+    assert await handler.run_once() == float("inf")
+    assert seen == []
+
+
+async def test_an_event_that_is_woken_while_it_is_looked_at_is_looked_at_again_soon(
+    stage: Stage, house: Housekeeping, handler: TimeoutHandler, time: Time
+):
+    """What it is woken for may have got a deadline by now."""
+    await stage.join_one()
+    await run_once(house, handler, time)
+    handler.wake(EVENT)  # is to be looked at anyway
+    handler.wake("over")
+    assert list(handler._due) == [EVENT]
+    assert handler._due[EVENT] == pytest.approx(time.now + 1)
+    del handler._due[EVENT]
+    handler.wake(EVENT)
+    assert handler._due[EVENT] == pytest.approx(time.now + 0.02)
+
+
+async def last_change(stage: Stage) -> str:
+    ((entry_id, _),) = await stage.client.xrevrange(stage.key("changes"), count=1)
+    return str(entry_id.decode())
 
 
 async def test_an_event_that_is_woken_is_looked_at_soon(
-    stage: Stage, handler: TimeoutHandler, time: Time, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    house: Housekeeping,
+    handler: TimeoutHandler,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    await handler.run_once()
     seen = looks(stage, monkeypatch)
     await stage.join_one()
-    handler.wake(EVENT)
+    house.wake(EVENT)
     assert await handler.run_once() == pytest.approx(0.02)
     time.now += 0.02
     await handler.run_once()
@@ -144,19 +204,24 @@ async def test_an_event_that_is_woken_is_looked_at_soon(
 
 
 async def test_what_one_event_gets_wrong_keeps_no_other_from_its_deadlines(
-    stage: Stage, handler: TimeoutHandler, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
 ):
     first = await stage.join_one(event_id="first")
     second = await stage.join_one(event_id="second")
     await stage.clock.advance(LIMITS.queue_timeout_ms)
     expire = stage.queue.expire
 
-    async def broken(event_id: str) -> Expired:
+    async def broken(event_id: str, overdue_ms: int) -> Expired:
         if event_id == "first":
             raise ValueError("a defect")
-        return await expire(event_id)
+        return await expire(event_id, overdue_ms=overdue_ms)
 
     monkeypatch.setattr(stage.queue, "expire", broken)
+    house, time = Alone(stage.queue), Time()
+    handler = TimeoutHandler(stage.queue, house, metrics, 30.0, clock=time)
+    for event_id in ("first", "second"):
+        house.want(event_id)
+    time.now += 0.02
     await handler.run_once()
     assert (await stage.item(second)).status is Status.EXPIRED
     assert (await stage.item(first)).status is Status.WAITING
@@ -167,20 +232,52 @@ async def test_what_one_event_gets_wrong_keeps_no_other_from_its_deadlines(
 
 
 async def test_what_was_due_while_the_engine_was_away_still_is(
-    stage: Stage, handler: TimeoutHandler, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
+    house: Housekeeping,
+    handler: TimeoutHandler,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     item_id = await stage.join_one()
     await stage.clock.advance(LIMITS.queue_timeout_ms)
     with monkeypatch.context() as patched:
 
-        async def away(_: str) -> Expired:
+        async def away(_: str, overdue_ms: int) -> Expired:
             raise EngineUnavailable("away")
 
         patched.setattr(stage.queue, "expire", away)
         with pytest.raises(EngineUnavailable):
-            await handler.run_once()
+            await run_once(house, handler, time)
     await handler.run_once()
     assert (await stage.item(item_id)).status is Status.EXPIRED
+
+
+async def test_of_two_replicas_one_sweeps_what_is_over(stage: Stage, metrics: Metrics):
+    """The other has its turn when the first was not there for an interval."""
+    item_id = await stage.join_one()
+    await stage.client.zrem(stage.key("timeouts"), item_id)
+    one, other = (
+        TimeoutHandler(
+            stage.queue, Housekeeping(stage.queue, Redlock([stage.client])), metrics, 30.0
+        )
+        for _ in range(2)
+    )
+    assert len(await one.sweep_once()) == 1
+    await stage.client.zrem(stage.key("timeouts"), item_id)
+    assert await other.sweep_once() == []
+    await stage.client.delete(keys.SWEEP_LOCK)
+    assert len(await other.sweep_once()) == 1
+
+
+async def test_what_another_replica_looks_after_is_swept_there(
+    stage: Stage, house: Housekeeping, handler: TimeoutHandler
+):
+    await stage.client.set(stage.key("lock"), "another", px=60_000)
+    item_id = await stage.join_one()
+    await house.run_once()
+    await stage.client.zrem(stage.key("timeouts"), item_id)
+    assert await handler.sweep_once() == []
+    assert await stage.queue.sweep(EVENT) != []
 
 
 async def test_the_sweep_mends_and_counts(stage: Stage, handler: TimeoutHandler, metrics: Metrics):
@@ -209,7 +306,7 @@ async def test_it_goes_on_whatever_happens(
 ):
     monkeypatch.setattr("booking_worker.worker.timeouts._FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr("booking_worker.worker.timeouts._LONGEST_SECONDS", 0.01)
-    handler = TimeoutHandler(stage.queue, metrics, 0.001)
+    handler = TimeoutHandler(stage.queue, Alone(stage.queue), metrics, 0.001)
     run_once, sweep_once = handler.run_once, handler.sweep_once
     troubles: list[Exception] = [EngineUnavailable("away"), ValueError("a defect")]
     sweep_troubles = list(troubles)
@@ -232,7 +329,7 @@ async def test_it_goes_on_whatever_happens(
     await handler.start()
     await wait_until(lambda: stage.client.zcard(stage.key("timeouts")))
     await stage.clock.advance(LIMITS.queue_timeout_ms)
-    handler.wake("")
+    handler._house.want(EVENT)
 
     async def is_expired() -> bool:
         return (await stage.item(item_id)).status is Status.EXPIRED

@@ -4,6 +4,7 @@
 -- answer, and a backoff that is over, make the task ready for the next worker.
 --
 -- ARGV  limit        int
+--       overdue_ms   int  deadlines count that passed so long ago at least
 --       max_crashes  int  leases that may end without an answer before it is a dead letter
 -- RETURNS moved, more (1: call again), milliseconds until the next deadline (-1: there is none)
 --
@@ -32,7 +33,7 @@ local function act(id, item)
   end
 end
 
-local due = redis.call('ZRANGEBYSCORE', timeouts, '-inf', now, 'LIMIT', 0, limit)
+local due = redis.call('ZRANGEBYSCORE', timeouts, '-inf', now - overdue_ms, 'LIMIT', 0, limit)
 for _, id in ipairs(due) do
   local item = live_item(id)
   if item and item.status ~= 'failed' then

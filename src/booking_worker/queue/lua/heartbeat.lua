@@ -17,7 +17,9 @@ local live = 0
 local all = redis.call('HGETALL', workers)
 for at = 1, #all, 2 do
   local count, until_ms = string.match(all[at + 1], '(%d+) (%d+)')
-  if tonumber(until_ms) > now then
+  until_ms = tonumber(until_ms)
+  -- Further away than a beat reaches: the clock was set back, and the dead would live for long.
+  if until_ms > now and until_ms <= now + ttl_ms then
     live = live + count
   else
     redis.call('HDEL', workers, all[at])

@@ -6,10 +6,14 @@
 -- put to another engine, or to books that are lost, says nothing about these. After an engine has
 -- taken another's place nothing is certain for some seconds: see readmit.lua.
 --
+-- When another's answer came between the question and now, this one may be the older of the two,
+-- by however long its worker was stopped: then it may only lower what is left, and is not exact.
+--
 -- KEYS  positions  sorted set  waiting item id -> sequence number
 -- ARGV  available      int  seats left by the answer; -1: unlimited
---       settled_seats  int  both as they were at the question
+--       settled_seats  int  these as they were at the question
 --       moves          int
+--       refreshes      int
 --       asked_engine   which engine was asked
 --       born           the first item ever, by the books that were asked; empty: none
 -- RETURNS waiting, or -1 when nothing was set, as other books were asked than these
@@ -20,9 +24,11 @@
 -- @include wake
 
 local event = redis.call('HMGET', state,
-  'settled_seats', 'moves', 'processing_seats', 'releasing_seats', 'held_seats', 'confirmed_seats')
-for at = 1, 6 do event[at] = tonumber(event[at] or 0) end
-local settled, moved, processing, releasing, held, confirmed = unpack(event)
+  'settled_seats', 'moves', 'processing_seats', 'releasing_seats', 'held_seats', 'confirmed_seats',
+  'refreshes', 'capacity')
+for at = 1, 8 do event[at] = tonumber(event[at] or 0) end
+local settled, moved, processing, releasing, held, confirmed, refreshed, capacity = unpack(event)
+local waiting = redis.call('ZCARD', positions)
 
 local lost = born ~= '' and redis.call('HGET', state, 'born') ~= born
 if lost or asked_engine ~= engine() or settled < settled_seats or moved < moves then
@@ -36,17 +42,23 @@ if available >= 0 then
   exact = (moved == moves and processing == 0 and releasing == 0) and 1 or 0
   unlimited = 0
 end
+if refreshed ~= refreshes then
+  if unlimited == 0 and left < capacity then
+    redis.call('HSET', state, 'capacity', left, 'exact', 0,
+      'total_seats', left + processing + held + confirmed)
+  end
+  return waiting
+end
 local SETTLING_MS = 5000
 local engines = redis.call('HMGET', state, 'epoch', 'born_in')
 local before = engines[1] or engines[2]
 if before and before ~= engine() then
   redis.call('HSET', state, 'settled_at', string.format('%.0f', now + SETTLING_MS))
 end
-redis.call('HSET', state,
+redis.call('HSET', state, 'refreshes', refreshed + 1,
   'capacity', left, 'total_seats', left + processing + held + confirmed,
   'exact', exact, 'unlimited', unlimited, 'epoch', engine())
 
-local waiting = redis.call('ZCARD', positions)
 if left > 0 or unlimited == 1 then
   redis.call('HDEL', state, 'sold_out')
   if waiting > 0 then wake() end

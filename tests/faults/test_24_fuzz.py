@@ -140,7 +140,7 @@ async def keys_outside_their_slot(shop: Shop) -> list[str]:
     stray = []
     async for key in shop.client.scan_iter(count=1000):
         name = key.decode()
-        if name in {keys.EVENTS, keys.WORKERS, keys.SWEEP_LOCK}:
+        if name in {keys.EVENTS, keys.LAYOUT, keys.WORKERS, keys.SWEEP_LOCK}:
             continue
         start = name.find("{")
         event_id = name[start + 1 : name.find("}", start)] if start >= 0 else ""

@@ -128,7 +128,7 @@ async def test_one_is_killed_in_the_midst_of_a_sale_and_nothing_acknowledged_is_
     sale: ServedShop,
 ):
     sale.sandbox.booking_faults.latency_ms = 20
-    service = await sale.serve(WORKER_LEASE_SECONDS=1)
+    service = await sale.serve(WORKER_LEASE_SECONDS=1, PEER_TIMEOUT_SECONDS=0.5)
     sums: list[float] = []
 
     async def scrape() -> None:
@@ -167,7 +167,7 @@ async def test_one_is_killed_in_the_midst_of_a_sale_and_nothing_acknowledged_is_
 async def test_when_the_supervisor_is_killed_its_processes_end_and_the_next_takes_over(
     sale: ServedShop,
 ):
-    service = await sale.serve(WORKER_LEASE_SECONDS=1)
+    service = await sale.serve(WORKER_LEASE_SECONDS=1, PEER_TIMEOUT_SECONDS=0.5)
     ids = await sale.join_many(BUYERS)
     pids = service.pids
     await service.kill()
@@ -202,7 +202,7 @@ async def test_told_to_end_under_load_it_exits_0_and_leaves_nothing_running(sale
 
 async def test_told_twice_it_ends_at_once_and_so_do_all(sale: ServedShop):
     sale.sandbox.booking_faults.latency_ms = 20_000
-    service = await sale.serve(WORKER_LEASE_SECONDS=1, PEER_TIMEOUT_SECONDS=20)
+    service = await sale.serve(WORKER_LEASE_SECONDS=30, PEER_TIMEOUT_SECONDS=20)
     await sale.join_many(5)
     await sale.until(Status.PROCESSING)
     service.terminate()

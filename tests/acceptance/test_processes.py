@@ -202,7 +202,7 @@ async def test_told_to_end_under_load_it_exits_0_and_leaves_nothing_running(sale
 
 async def test_told_twice_it_ends_at_once_and_so_do_all(sale: ServedShop):
     sale.sandbox.booking_faults.latency_ms = 20_000
-    service = await sale.serve(WORKER_LEASE_SECONDS=30, PEER_TIMEOUT_SECONDS=20)
+    service = await sale.serve(WORKER_LEASE_SECONDS=3, PEER_TIMEOUT_SECONDS=2.5)
     await sale.join_many(5)
     await sale.until(Status.PROCESSING)
     service.terminate()

@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     """How long a final item stays readable, in seconds."""
 
     worker_pool_size: Count = 10
-    """How many tasks are worked on at the same time."""
+    """How many tasks are worked on at the same time, by all processes together."""
     worker_max_retries: CountOrNone = 3
     """How often a task is tried again after a transient failure before it is a dead letter."""
     worker_retry_interval: Duration = 5

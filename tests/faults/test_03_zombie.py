@@ -91,8 +91,8 @@ async def stop_for_longer_than_its_lease(shop: Shop, stopped: Replica, other: Re
 
 async def test_stopped_processes_that_go_on_change_nothing(shop: Shop):
     """Really stopped, at whatever they were doing, while a lease is all that they have."""
-    first = await shop.open(worker_lease_seconds=0.6, worker_pool_size=10)
-    second = await shop.open(worker_lease_seconds=0.6, worker_pool_size=10)
+    first = await shop.open(worker_lease_seconds=1, peer_timeout_seconds=0.5, worker_pool_size=10)
+    second = await shop.open(worker_lease_seconds=1, peer_timeout_seconds=0.5, worker_pool_size=10)
     shop.sandbox.booking_faults.latency_ms = 250
     await shop.join_many(120)
     for stopped in (first, second):

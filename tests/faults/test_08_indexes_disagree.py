@@ -16,7 +16,8 @@ from tests.support.wait import wait_until
 
 KEYS: Final = keys.of_event(EVENT)
 SETTINGS: Final[dict[str, Any]] = {
-    "worker_lease_seconds": 0.4,
+    "worker_lease_seconds": 0.8,
+    "peer_timeout_seconds": 0.3,
     "queue_cleanup_interval": 0.2,
     # Longer than the lock of the replica that dies: nothing has changed by itself until the sweep.
     "payment_timeout_seconds": 6,

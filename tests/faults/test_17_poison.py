@@ -13,7 +13,8 @@ from tests.support.wait import wait_until
 
 OTHERS: Final = 5
 SETTINGS: Final[dict[str, Any]] = {
-    "worker_lease_seconds": 0.3,
+    "worker_lease_seconds": 0.8,
+    "peer_timeout_seconds": 0.3,
     "worker_max_retries": 2,
     "worker_retry_interval": 0.02,
 }

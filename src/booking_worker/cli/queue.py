@@ -227,7 +227,7 @@ def resume(
     address: Address = "",
     tls_ca: TlsCa = None,
 ) -> None:
-    """Admit again after `queue pause`, or after the engine lost its data.
+    """Admit again, after `queue pause` or when data were lost.
 
     Capacity is refreshed first where that is due. What to check before: docs/upgrade.md.
     """

@@ -136,9 +136,10 @@ class Sentinels:
 
     async def _in_step(self) -> bool:
         master = await self.master()
-        _, _, followers = await master.ask("ROLE")
+        role, _, followers, *_ = await master.ask("ROLE")
         return (
-            len(followers) == 1
+            role == b"master"
+            and len(followers) == 1
             and await _role(await self.replica()) == b"slave"
             and all([await self._sees_all(sentinel) for sentinel in self.sentinels])
         )

@@ -29,7 +29,9 @@ def new_item_id(event_id: str) -> str:
     if not _pool:
         # One system call for many ids: a join is a hot path.
         text = base64.urlsafe_b64encode(os.urandom(_RANDOM_BYTES * _POOL_IDS)).decode()
-        _pool.extend(text[at : at + 12] for at in range(0, len(text), 12))
+        # None begins with a dash: an operator's shell hands ids to commands, as arguments.
+        starts = (at for at in range(0, len(text), 12) if text[at] != "-")
+        _pool.extend(text[at : at + 12] for at in starts)
     return f"{_pool.pop()}.{_event_part(event_id)}"
 
 

@@ -54,9 +54,14 @@ class Desk(Transitions):
         return status
 
     async def events(self) -> list[str]:
-        """All events that somebody joined and that are not over, the latest first."""
+        """All events that somebody joined and that are not over, the latest first.
+
+        Those that were listed from here in the last minute are among them, also where an engine
+        has lost that since: who joined it then must not wait for the next who joins.
+        """
         names: list[Any] = await self._runner.command(keys.EVENTS, "ZREVRANGE", keys.EVENTS, 0, -1)
-        return [name.decode() for name in names]
+        listed = [name.decode() for name in names]
+        return [*(self._listed_lately() - set(listed)), *listed]
 
     async def retire(self) -> list[str]:
         """Take the events that are over off the list of events; answers which.

@@ -112,6 +112,16 @@ class Transitions:
             await self._run("list_event", event_id)
             self._remembered[event_id] = now
 
+    def _listed_lately(self) -> set[str]:
+        """The events that were listed from here so lately that the next join would not do it."""
+        now = time.monotonic()
+        self._remembered = {
+            event_id: listed_at
+            for event_id, listed_at in self._remembered.items()
+            if now - listed_at < _REMEMBER_EVENT_SECONDS
+        }
+        return set(self._remembered)
+
     async def _run_status(self, name: str, event_id: str, **arguments: str | bytes | int) -> Status:
         answer: bytes = await self._run(name, event_id, **arguments)
         return Status(answer.decode())

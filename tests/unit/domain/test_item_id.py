@@ -108,3 +108,7 @@ def test_plain_ids(text: str):
 )
 def test_ids_that_are_not_plain(text: str):
     assert not is_plain_id(text)
+
+
+def test_none_is_taken_for_an_option_of_a_command():
+    assert not any(new_item_id("concert").startswith("-") for _ in range(2_000))

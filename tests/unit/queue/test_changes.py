@@ -283,7 +283,9 @@ async def test_a_cap_that_cut_off_what_nobody_has_read_is_a_gap(
 @pytest.mark.usefixtures("at_once")
 async def test_an_event_to_which_nothing_happened_yet_has_no_gap(stage: Stage, follower: Follower):
     await stage.client.zadd(keys.EVENTS, {"quiet": 1})
+    follower.house.wake("quiet")
     await follower.run_once()
+    assert "quiet" in follower.house.held()
     assert follower.gaps == []
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from booking_worker.domain.errors import EngineUnavailable, ItemNotFound
+from booking_worker.queue import keys
 from booking_worker.queue.booking_queue import BookingQueue, Mended
 from booking_worker.queue.desk import SWEPT_INDEXES
 from tests.support.queue_fixtures import queue_engine as engine
@@ -70,6 +71,19 @@ async def test_an_event_is_paused_while_all_are(stage: Stage, queue: BookingQueu
     assert (status.paused, status.paused_because) == (True, "flooded")
     await queue.resume("")
     assert not (await stage.status()).paused
+
+
+async def test_an_event_that_the_engine_lost_is_still_looked_at(stage: Stage, queue: BookingQueue):
+    """Nobody may join it again, and the wake of its first join may have gone unheard."""
+    await stage.join_one(event_id="a")
+    await stage.client.flushall()
+    await stage.clock.start()
+    await stage.join_one(event_id="a")
+    assert await stage.client.zcard(keys.EVENTS) == 0
+    assert await stage.queue.events() == ["a"]
+    stage.queue._remembered["a"] -= 60
+    assert await stage.queue.events() == []
+    await stage.client.flushall()  # its feed begins in the midst of its story
 
 
 async def gone(stage: Stage, *event_ids: str) -> None:

@@ -61,6 +61,14 @@ async def killed_one_after_the_other(trouble: Trouble) -> None:
         await trouble.stage.start_service()
 
 
+async def restarted_one_after_the_other(trouble: Trouble) -> None:
+    """SIGTERM and a start of each in its turn, as an upgrade does."""
+    for service in trouble.stage._services * 2:
+        await service.stop()
+        trouble.blows["restarted"] += 1
+        await trouble.stage.start_service()
+
+
 async def paused_for_longer_than_its_lease(trouble: Trouble) -> None:
     """SIGSTOP of each in its turn; the leases of 2 s end meanwhile."""
     for service in trouble.stage._services:
@@ -76,9 +84,13 @@ async def paused_for_longer_than_its_lease(trouble: Trouble) -> None:
 
 
 async def the_engine_goes_and_comes(trouble: Trouble) -> None:
-    """SHUTDOWN and a start from the append-only file, and every second all are cut off."""
+    """kill -9, SHUTDOWN, starts from the append-only file; then each second all are cut off."""
     engine = trouble.stage._engine
     assert engine is not None
+    engine.kill()
+    trouble.blows["killed"] += 1
+    await engine.start()
+    await trouble.pause(1.0)
     await engine.stop()
     trouble.blows["shut down"] += 1
     await trouble.pause(1.0)
@@ -103,7 +115,12 @@ async def short_directory() -> AsyncIterator[Path]:
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     "does",
-    [killed_one_after_the_other, paused_for_longer_than_its_lease, the_engine_goes_and_comes],
+    [
+        killed_one_after_the_other,
+        restarted_one_after_the_other,
+        paused_for_longer_than_its_lease,
+        the_engine_goes_and_comes,
+    ],
 )
 async def test_a_sale_survives(
     does: Callable[[Trouble], Awaitable[None]],

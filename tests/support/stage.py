@@ -246,6 +246,10 @@ class Stage:
         """What happened last."""
         return (await self.changes())[-1]
 
+    async def listed(self) -> list[str]:
+        """The events that the engine lists."""
+        return [name.decode() for name in await self.client.zrange(keys.EVENTS, 0, -1)]
+
     def key(self, name: str, event_id: str = EVENT) -> str:
         """The engine's name of a key."""
         return keys.of_event(event_id)[name]

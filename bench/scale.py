@@ -26,6 +26,8 @@ WAITING: Final = (0, 100_000, 1_000_000)
 EVENTS: Final = (1, 100)
 PROCESSES: Final = (1, 2)
 JOINS: Final = 20_000
+TICKETS: Final = 10
+"""Held by the first of each line: nobody is told that all is sold."""
 BATCH: Final = 100
 CONNECTIONS: Final = 20
 FILL: Final = 500
@@ -115,7 +117,7 @@ def measure(directory: Path, port: int, client: Redis, crowd: Crowd, count: int)
     """Joins through so many processes: how many a second, and what each cost the engine."""
     row: dict[str, Any] = {}
     with (
-        processes.sandbox(directory, tickets=1) as peers,
+        processes.sandbox(directory, tickets=TICKETS) as peers,
         processes.service(
             directory, peers, {**SETTINGS, "REDIS_PORT": port}, "--processes", str(count)
         ) as service,

@@ -22,19 +22,24 @@ check "ruff format" ruff format --check .
 check "mypy" mypy
 check "import-linter" lint-imports --no-logo
 check "generated code is what proto/ gives" scripts/generate-proto.sh --check
-# Most of a test is waiting for servers that start, stop and fail over: four at a time fill two cores.
-at_once=(-n 4 --dist worksteal)
 covered() {
-  python -m pytest -q "${at_once[@]}" "tests/unit/$1" --cov="booking_worker.$1" --cov-fail-under=100 \
+  python -m pytest -q "tests/unit/$1" --cov="booking_worker.$1" --cov-fail-under=100 \
     --cov-report=term:skip-covered
 }
 check "domain/ is covered by its own tests" covered domain
 # Some 20 s, as it runs on real engines: not for those who want a few tests only.
 [ $# -gt 0 ] || check "queue/ is covered by its own tests" covered queue
+# Most of a test is waiting for servers that start, stop and fail over: four at a time fill two cores.
+# What fails beside others runs once more, alone: a defect fails again, a machine too busy does not.
+everything() {
+  python -m pytest -n 4 --dist worksteal && return
+  printf '\nonce more, alone:\n'
+  python -m pytest --last-failed --last-failed-no-failures none
+}
 if [ $# -gt 0 ]; then
   check "pytest" python -m pytest "$@"
 else
-  check "pytest" python -m pytest "${at_once[@]}"
+  check "pytest" everything
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

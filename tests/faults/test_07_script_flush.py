@@ -67,9 +67,11 @@ async def test_nobody_sees_it_and_nothing_happens_twice(shop: Shop):
 
 
 async def test_callers_see_it_without_the_reload(shop: Shop):
-    await shop.open("the reload of scripts")
     for name in scripts.names():
         await shop.client.script_load(scripts.load(name).text)
+    for name in ("hold", "release"):
+        await shop.client.script_load(scripts.load(f"locks/{name}").text)
+    await shop.open("the reload of scripts")
     await shop.join("first")
     async with forgetting(shop.client):
         outcomes = await asyncio.gather(

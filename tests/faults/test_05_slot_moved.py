@@ -40,14 +40,14 @@ async def client(made: Cluster) -> AsyncIterator[RedisCluster]:
     await opened.aclose()
 
 
-def a_rush(client: RedisCluster) -> Rush:
-    return Rush(BookingQueue(client, replace(LIMITS, max_size=100_000)), EVENTS)
+def a_queue(client: RedisCluster) -> BookingQueue:
+    return BookingQueue(client, replace(LIMITS, max_size=100_000))
 
 
 async def test_nothing_is_lost_or_done_twice(
     made: Cluster, client: RedisCluster, record_property: Callable[[str, object], None]
 ):
-    rush = a_rush(client)
+    rush = Rush(a_queue(client), EVENTS)
     async with rush.running(works=True):
         for event_id in EVENTS[:4]:
             await rush.more(50)
@@ -64,20 +64,23 @@ async def test_nothing_is_lost_or_done_twice(
 
 
 async def test_a_long_move_is_told_and_over_with_its_last_step(made: Cluster, client: RedisCluster):
-    rush = a_rush(client)
-    async with rush.running(works=True):
-        await rush.more(50)
+    queue = a_queue(client)
+    moving, others = Rush(queue, EVENTS[:1]), Rush(queue, EVENTS[1:])
+    async with moving.running(works=True), others.running(works=True):
+        await moving.more(50)
         move = await SlotMove.of(made, f"booking-queue:{{{EVENTS[0]}}}")
         await move.begin()
-        await rush.more(5)  # of the other events: who joins the one that moves is kept waiting
-        await wait_until(lambda: rush.unavailable)
+        await wait_until(lambda: moving.unavailable)
+        await others.more(500)
+        await others.more_claimed(50)
         await move.carry()
         await move.end()
-        told = len(rush.acknowledged[EVENTS[0]])
-        await wait_until(lambda: rush.ended or len(rush.acknowledged[EVENTS[0]]) > told + 10)
-    assert await rush.lost() == []
-    await rush.check_order()
-    rush.check_claims()
+        await moving.more(50)
+    assert others.unavailable == 0
+    for rush in (moving, others):
+        assert await rush.lost() == []
+        await rush.check_order()
+        rush.check_claims()
 
 
 async def test_without_waiting_callers_hear_of_every_move(
@@ -89,7 +92,7 @@ async def test_without_waiting_callers_hear_of_every_move(
         call.answer.set_exception(error)
 
     monkeypatch.setattr(ClusterRunner, "later", at_once)
-    rush = a_rush(client)
+    rush = Rush(a_queue(client), EVENTS)
     with pytest.raises(TryAgainError):
         await rush_and_move(made, rush)
 

@@ -21,6 +21,7 @@ from booking_worker.proto import booking_worker_pb2_grpc
 from booking_worker.sandbox.processes import BookingWorkerProcess
 from tests.support import queue_audit
 from tests.support.replica import Replica
+from tests.support.server import free_port
 from tests.support.shop import Shop
 from tests.support.wait import wait_until
 
@@ -105,9 +106,9 @@ class ServedShop(Shop):
             sandbox = self.sandbox
             given = {
                 "DATA_DIR": self._data_dir.path,
-                "GRPC_PORT": 0,
-                "HTTP_PORT": 0,
-                "METRICS_PORT": 0,
+                "GRPC_PORT": free_port(),
+                "HTTP_PORT": free_port(),
+                "METRICS_PORT": free_port(),
                 "GRPC_BOOKING_SERVICE_ENDPOINT": sandbox.booking_endpoint,
                 "GRPC_TICKET_SERVICE_ENDPOINT": sandbox.ticket_endpoint,
                 "GRPC_REALTIME_SERVICE_ENDPOINT": sandbox.realtime_endpoint,
@@ -120,8 +121,6 @@ class ServedShop(Shop):
                 "service", self._arguments, environment, self.directory
             )
         facts = await self._process.start()
-        for name in ("grpc_port", "http_port", "metrics_port"):
-            self._process.environment[name.upper()] = str(facts[name])
         service = Served(self._process, facts)
         self.replicas.append(service)
         # It may not have been there a moment ago, which this channel must not remember.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import signal
 import socket
@@ -24,8 +26,12 @@ CERTIFICATES: Final = Path(__file__).parent / "certificates"
 CA: Final = CERTIFICATES / "ca.pem"
 
 # Not of the range from which the system takes the ports of outgoing connections: a client that
-# asks for a dead server's port could be given that very port, and talk to itself.
-_PORTS: Final = range(18_000, 32_000)
+# asks for a dead server's port could be given that very port, and talk to itself. Each worker of
+# pytest-xdist has a share of its own: what was free for one may be another's a moment later.
+_WORKER: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_SHARES: Final = [range(first, first + 1_750) for first in range(18_000, 32_000, 1_750)]
+_SHARE: Final = _SHARES[_WORKER % len(_SHARES)]
+_ports = itertools.cycle(random.sample(_SHARE, len(_SHARE)))
 _LETS_GO_SECONDS: Final = 10.0
 
 Options = Mapping[str, str]
@@ -33,9 +39,8 @@ Options = Mapping[str, str]
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody has now, and that outgoing connections never get."""
-    while True:
-        port = random.choice(_PORTS)
+    """A port of the loopback that nobody has or will be told of, and outgoing connections never get."""
+    for port in _ports:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -43,6 +48,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+    raise AssertionError("the ports go round for ever")
 
 
 @dataclass

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -42,7 +43,7 @@ _EVENT_KEYS: Final = {
 
 
 @lru_cache(maxsize=4096)
-def of_event(event_id: str) -> dict[str, str]:
+def of_event(event_id: str) -> Mapping[str, str]:
     """The keys (and key prefixes) of one event, by the names that the Lua files use.
 
     The empty id stands for all events where something is said of all of them.

@@ -15,7 +15,7 @@ from booking_worker.api.health import Finding, Grade
 from booking_worker.cli import checks
 from booking_worker.sandbox.server import Sandbox
 from tests.support.api import on_one_engine
-from tests.support.servers import Server, standalone
+from tests.support.servers import Server, free_port, standalone
 from tests.unit.cli.conftest import Command, Ran, Served
 
 
@@ -30,9 +30,7 @@ def alone(no_settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "GRPC_TICKET_SERVICE_ENDPOINT",
         "GRPC_REALTIME_SERVICE_ENDPOINT",
     ):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         monkeypatch.setenv(name, f"127.0.0.1:{port}" if "ENDPOINT" in name else str(port))
     return no_settings
 

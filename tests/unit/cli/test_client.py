@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from booking_worker.cli.client import as_dict
 from booking_worker.proto import admin_pb2
 from tests.support.api import on_one_engine
+from tests.support.server import free_port
 from tests.support.wait import wait_until
 from tests.unit.cli.conftest import Command, Served
 
@@ -24,13 +25,6 @@ def silent_port() -> Iterator[int]:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening.getsockname()[1]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def test_where_nobody_answers_it_says_which_setting_to_change(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 from booking_worker.proto import booking_worker_pb2, booking_worker_pb2_grpc
 from tests.support.engines import EXTERNAL_ENGINES, STANDALONE, Engines, ServersKind, settings_of
 from tests.support.processes import child_environment
+from tests.support.server import free_port
 from tests.support.wait import wait_until
 from tests.unit.cli.conftest import Command
 
@@ -72,13 +72,6 @@ class Running:
             self.process.wait()
             for file in self._files:
                 file.close()
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def free_ports() -> dict[str, str]:

@@ -22,24 +22,25 @@ check "ruff format" ruff format --check .
 check "mypy" mypy
 check "import-linter" lint-imports --no-logo
 check "generated code is what proto/ gives" scripts/generate-proto.sh --check
-covered() {
-  python -m pytest -q "tests/unit/$1" --cov="booking_worker.$1" --cov-fail-under=100 \
-    --cov-report=term:skip-covered
-}
-check "domain/ is covered by its own tests" covered domain
-# Some 20 s, as it runs on real engines: not for those who want a few tests only.
-[ $# -gt 0 ] || check "queue/ is covered by its own tests" covered queue
 # Most of a test is waiting for servers that start, stop and fail over: four at a time fill two cores.
 # What fails beside others runs once more, alone: a defect fails again, a machine too busy does not.
-everything() {
-  python -m pytest -n 4 --dist worksteal && return
+run_tests() {
+  python -m pytest -n 4 --dist worksteal "$@" && return
   printf '\nonce more, alone:\n'
-  python -m pytest --last-failed --last-failed-no-failures none
+  python -m pytest --last-failed --last-failed-no-failures none "$@"
+}
+# What these two rooms do is shown by their own tests, to the last line.
+covered() {
+  run_tests "tests/unit/$1" --cov="booking_worker.$1" --cov-report= --cov-append &&
+    coverage report --fail-under=100 --skip-covered --include="src/booking_worker/$1/*"
 }
 if [ $# -gt 0 ]; then
   check "pytest" python -m pytest "$@"
 else
-  check "pytest" everything
+  coverage erase
+  check "domain/ is covered by its own tests" covered domain
+  check "queue/ is covered by its own tests" covered queue
+  check "all other tests" run_tests --ignore=tests/unit/domain --ignore=tests/unit/queue
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

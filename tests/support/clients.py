@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from booking_worker.engine.cluster import ClusterClient
 from tests.support.servers import HOST, Cluster, Sentinels, Server
 
 
-def cluster_client(made: Cluster) -> RedisCluster:
-    """A client that knows all nodes of a Cluster from the start."""
-    return RedisCluster(
+def cluster_client(made: Cluster) -> ClusterClient:
+    """The service's client, which knows all nodes of a Cluster from the start."""
+    return ClusterClient(
         startup_nodes=[ClusterNode(HOST, node.port) for node in made.nodes],
         protocol=2,
         retry=Retry(NoBackoff(), 0),

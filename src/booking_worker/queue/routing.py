@@ -104,6 +104,10 @@ class ClusterRunner:
             lane = self._lanes[name] = _NodeLane(self, node, self._acknowledge, asking=asking)
         return lane
 
+    def knows(self, node: ClusterNode) -> bool:
+        """Whether the node is one of those that the layout has now."""
+        return self._client.nodes_manager.nodes_cache.get(node.name) is node
+
     def look(self) -> None:
         """Find out which node has which slots, soon, in the background."""
         if self._looking is None:
@@ -237,6 +241,9 @@ class _NodeLane(Lane):
             await connection.disconnect(nowait=True)
             raise
         finally:
+            if not self._cluster.knows(self.node):
+                # Dropped from the layout meanwhile: closing the client would not close it.
+                await connection.disconnect(nowait=True)
             self.node.release(connection)
 
 

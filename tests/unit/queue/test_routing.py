@@ -195,6 +195,24 @@ async def test_connections_that_were_closed_while_free_are_noticed(
     assert await count_all(runner) == [2] * len(KEYS)
 
 
+async def test_a_node_that_is_dropped_meanwhile_keeps_no_connection(
+    client: RedisCluster, runner: ClusterRunner, monkeypatch: pytest.MonkeyPatch
+):
+    await runner.run(COUNT, ["n"], [])
+    nodes = client.nodes_manager
+    dropped = nodes.get_node_from_slot(client.keyslot("n"))
+    answer = routing._answer
+
+    async def late(connection: Any) -> Any:
+        nodes.nodes_cache.pop(dropped.name, None)
+        return await answer(connection)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(routing, "_answer", late)
+        assert await runner.run(COUNT, ["n"], []) == 2
+    assert [one.is_connected for one in dropped._connections] == [False]
+
+
 async def test_what_a_dead_node_has_is_not_available_and_the_rest_is(
     made: Cluster, runner: ClusterRunner
 ):

@@ -9,6 +9,7 @@ from booking_worker.domain.model import FINAL, Change, Status
 NOBODY_LEFT: Final = "no tickets are left"
 """Why an item is sold out together with everybody else: one broadcast tells them. sell_out.lua
 agrees."""
+_TOLD: Final = FINAL | {Status.AWAITING_PAYMENT}
 
 
 class ToUser(NamedTuple):
@@ -51,6 +52,8 @@ def message_of(change: Change) -> Message | None:
             {"event_id": change.event_id, "message": change.why},
         )
     status = change.after
+    if status not in _TOLD:
+        return None
     if status == Status.AWAITING_PAYMENT:
         return ToUser(
             change.user_id,
@@ -65,7 +68,7 @@ def message_of(change: Change) -> Message | None:
                 "message": change.why,
             },
         )
-    if status not in FINAL or (status == Status.SOLD_OUT and change.why == NOBODY_LEFT):
+    if status == Status.SOLD_OUT and change.why == NOBODY_LEFT:
         return None
     return Result(
         user_id=change.user_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -190,7 +191,8 @@ def changes(event_id: str, entry_id: str, fields: Mapping[bytes, bytes]) -> list
     made: list[list[Any]] = msgpack.unpackb(
         fields[b"c"], raw=False, unicode_errors="surrogateescape"
     )
-    whole = Change._make
+    # As _make does, without its look at the length: there is one of these for each join.
+    whole = partial(tuple.__new__, Change)
     if actor == "user":
         # Joins of many users share an entry: each is its own user's doing.
         return [

@@ -122,10 +122,10 @@ class AuditLog:
         if self._count_lost is not None:
             self._count_lost(lines)
 
-    async def _append(self, writer: ThreadPoolExecutor, data: bytes) -> None:
+    async def _append(self, writer: ThreadPoolExecutor, data: bytes | bytearray) -> None:
         await asyncio.get_running_loop().run_in_executor(writer, self._append_blocking, data)
 
-    def _append_blocking(self, data: bytes) -> None:
+    def _append_blocking(self, data: bytes | bytearray) -> None:
         assert self._descriptor is not None  # noqa: S101 - open as long as the writer lives
         rest = memoryview(b"\n" + data if self._torn else data)
         while rest:
@@ -146,8 +146,10 @@ class AuditLog:
         return end or bytes(data).find(b"\n") + 1
 
 
-def _lines(changes: Sequence[Change]) -> bytes:
-    lines = []
+def _lines(changes: Sequence[Change]) -> bytearray:
+    # Of one buffer that grows, not of a list to join: hundreds of lines that are all kept until
+    # then each take memory that the process has not touched lately.
+    lines = bytearray()
     last_ms, at = -1, ""
     # Unpacked once and by position: one of these is written for each join.
     for (
@@ -171,8 +173,8 @@ def _lines(changes: Sequence[Change]) -> bytes:
             "booking_id": booking_id,
             "change_id": change_id,
         }
-        lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-    return b"".join(lines)
+        lines += orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return lines
 
 
 def _iso(at_ms: int) -> str:

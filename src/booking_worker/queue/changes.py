@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -18,12 +18,17 @@ from booking_worker.queue.booking_queue import BookingQueue
 
 _BLOCK_MS: Final = 250
 _POLL_SECONDS: Final = 0.1
-_ENTRIES_PER_READ: Final = 200
+_ENTRIES_PER_READ: Final = 100
+_CHANGES_AT_ONCE: Final = 1_000
+"""An entry has up to a thousand: a whole read in one go would hold up everybody's calls."""
 _SAVE_SECONDS: Final = 0.5
 _KEEP_MS: Final = 10_000
 _GATHER_SECONDS: Final = 0.03
 _PAUSE_SECONDS: Final = 0.2
 _START: Final = "0-0"
+
+_Entry: TypeAlias = tuple[str, str, Mapping[bytes, bytes]]
+"""Event id, entry id, and the fields as records.changes takes them."""
 
 
 class Hold(NamedTuple):
@@ -95,6 +100,8 @@ class ChangeFeed:
         self._news = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._stopping = False
+        self._is_behind = False
+        """Whether the last read left something in a stream."""
         holds.listen(lambda _: self._news.set())
 
     async def start(self) -> None:
@@ -125,7 +132,7 @@ class ChangeFeed:
                     return
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
-            if busy and not self._stopping:
+            if busy and not self._stopping and not self._is_behind:
                 # What happens meanwhile comes in one read: a read costs as much as fifty changes.
                 await asyncio.sleep(_GATHER_SECONDS)
 
@@ -133,8 +140,15 @@ class ChangeFeed:
         """Hand over what has happened since; whether anything had. Waits a little for it."""
         now = time.monotonic()
         await self._follow(self._holds.held())
-        changes, cursors = await self._read()
-        # While it read, another may have taken over what it was too slow to keep.
+        entries = await self._read()
+        handed = [await self._hand_over(*portion) for portion in _portions(entries)]
+        if self._stopping or now - self._saved_at >= _SAVE_SECONDS:
+            await self._save()
+            self._saved_at = now
+        return any(handed)
+
+    async def _hand_over(self, changes: Sequence[Change], cursors: Mapping[str, str]) -> bool:
+        # Meanwhile another may have taken over what it was too slow to keep.
         held = self._holds.held()
         lost = [name for name in cursors if not self._is_same(name, held.get(name))]
         if lost:
@@ -144,9 +158,7 @@ class ChangeFeed:
         for event_id in cursors.keys() - lost:
             self._followed[event_id].cursor = cursors[event_id]
             self._holds.want(event_id)
-        if self._stopping or now - self._saved_at >= _SAVE_SECONDS:
-            await self._save()
-            self._saved_at = now
+        await asyncio.sleep(0)  # others have their turn, also where a backlog is worked off
         return bool(changes)
 
     def _is_same(self, event_id: str, hold: Hold | None) -> bool:
@@ -177,23 +189,22 @@ class ChangeFeed:
         if cut_off:
             self._on_gap(event_id)
 
-    async def _read(self) -> tuple[list[Change], dict[str, str]]:
+    async def _read(self) -> list[_Entry]:
         if not self._followed:
             if not self._stopping:
                 await self._wait_for_news()
-            return [], {}
+            return []
         streams: dict[Any, Any] = {
             keys.of_event(event_id)["changes"]: followed.cursor
             for event_id, followed in self._followed.items()
         }
-        changes: list[Change] = []
-        cursors: dict[str, str] = {}
+        found: list[_Entry] = []
+        self._is_behind = False
         for stream, entries in await self._entries(streams):
             event_id = _event_of_stream(stream.decode())
-            for entry_id, fields in entries:
-                changes += records.changes(event_id, entry_id.decode(), fields)
-                cursors[event_id] = entry_id.decode()
-        return changes, cursors
+            found += [(event_id, entry_id.decode(), fields) for entry_id, fields in entries]
+            self._is_behind |= len(entries) >= _ENTRIES_PER_READ
+        return found
 
     async def _wait_for_news(self) -> None:
         try:
@@ -238,6 +249,20 @@ class ChangeFeed:
         if is_saved:
             followed.saved = cursor
         return is_saved
+
+
+def _portions(entries: Iterable[_Entry]) -> Iterator[tuple[list[Change], dict[str, str]]]:
+    """The changes, a bounded number at a time, and the id of the last entry of each event."""
+    changes: list[Change] = []
+    cursors: dict[str, str] = {}
+    for event_id, entry_id, fields in entries:
+        changes += records.changes(event_id, entry_id, fields)
+        cursors[event_id] = entry_id
+        if len(changes) >= _CHANGES_AT_ONCE:
+            yield changes, cursors
+            changes, cursors = [], {}
+    if cursors:
+        yield changes, cursors
 
 
 def _of_read(read: Any) -> Iterable[tuple[bytes, Any]]:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from booking_worker.domain.model import Change
 from booking_worker.queue import changes as changes_file
 from booking_worker.queue import keys
 from booking_worker.queue.booking_queue import BookingQueue
@@ -57,6 +58,28 @@ async def test_what_happened_until_the_stop_is_handed_over(stage: Stage, followe
     await follower.feed.stop()
     await follower.feed.stop()
     assert len(follower.taken) == 500
+
+
+async def test_a_backlog_is_handed_over_bit_by_bit_and_without_a_pause(
+    stage: Stage, follower: Follower, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(changes_file, "_ENTRIES_PER_READ", 5)
+    monkeypatch.setattr(changes_file, "_CHANGES_AT_ONCE", 50)
+    monkeypatch.setattr(changes_file, "_GATHER_SECONDS", 1_000)
+    for batch in range(10):
+        await stage.join(*(a_join(f"user-{batch}-{at}") for at in range(30)))
+    portions: list[int] = []
+    take = follower.feed._on_changes
+
+    async def counted(changes: Sequence[Change]) -> None:
+        portions.append(len(changes))
+        await take(changes)
+
+    monkeypatch.setattr(follower.feed, "_on_changes", counted)
+    await follower.start()
+    await wait_until(lambda: len(follower.taken) == 300)
+    assert portions == [60, 60, 30] * 2
+    assert follower.taken == await stage.changes()
 
 
 async def test_what_happened_while_it_had_nothing_to_follow_is_handed_over_at_the_stop(

@@ -28,7 +28,7 @@ _TASK_OF = {
 
 
 def _unpack_record(record: bytes) -> tuple[Any, ...]:
-    """status, user_id, seats, seq, joined_at_ms, more, details: see includes/item.lua."""
+    """status, user_id, seats, seq, joined_at_ms, more, details: see includes/record.lua."""
     # Lua packs an empty map as an empty array, and bytes that are not UTF-8 never occur in ids.
     unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, unicode_errors="surrogateescape")
     unpacker.feed(record)

@@ -13,7 +13,7 @@ REQUEST = BookingRequest("concert", "ann", ("A1",), 1, 12.5, "EUR", {"k": "ü"})
 
 
 def record(status: str, more: Any = (), user_id: bytes = b"ann") -> bytes:
-    """A record as includes/item.lua packs it; Lua's empty map is an empty array."""
+    """A record as includes/record.lua packs it; Lua's empty map is an empty array."""
     values = (status, user_id, 1, 7, 5_000, more, details.pack(REQUEST))
     return b"".join(msgpack.packb(value, use_bin_type=False) for value in values)
 

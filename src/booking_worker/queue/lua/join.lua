@@ -3,6 +3,9 @@
 -- KEYS  queue      list        item ids in arrival order
 --       positions  sorted set  waiting item id -> sequence number
 --       timeouts   sorted set  item id -> deadline, ms
+--       users      hash        user id -> ids of the live places, in order, joined by spaces
+--       requests   prefix      + user id, line feed, idempotency key: item id
+--       state      hash        counters and capacity of the event
 -- ARGV  max_size          int
 --       places_per_user   int
 --       queue_timeout_ms  int
@@ -13,7 +16,8 @@
 -- ERRORS  QUEUE_FULL IDEMPOTENCY_CONFLICT
 --
 -- @include engine
--- @include item
+-- @include record
+-- @include change
 -- @include wake
 
 local asked = cmsgpack.unpack(joins)

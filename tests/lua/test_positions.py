@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from booking_worker.domain.estimate import per_second
 from booking_worker.domain.model import Held, Place, Rate, Status
 from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.clock import BEGINNING, Clock
@@ -25,8 +26,7 @@ async def test_who_waits(stage: Stage, queue: BookingQueue):
             status=Status.WAITING,
             position=1,
             queue_length=1,
-            rate=Rate(0.0, 0, 0),
-            now_ms=BEGINNING,
+            admissions_per_second=0.0,
             message="",
             booking_id="",
             booking_reference="",
@@ -49,7 +49,8 @@ async def test_who_is_to_pay_hears_until_when(stage: Stage, queue: BookingQueue,
     assert place.pay_by_ms == BEGINNING + LIMITS.payment_timeout_ms
     assert place.remaining_ms == LIMITS.payment_timeout_ms - 100_000
     assert (place.booking_id, place.booking_reference) == ("B", "REF")
-    assert place.rate == Rate(1.0, BEGINNING, BEGINNING)
+    measured = Rate(1.0, BEGINNING, BEGINNING)
+    assert place.admissions_per_second == per_second(measured, BEGINNING + 100_000)
     await clock.advance(LIMITS.payment_timeout_ms)
     (place,) = await queue.positions(EVENT, [lease.item_id])
     assert place is not None

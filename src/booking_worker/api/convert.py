@@ -13,6 +13,8 @@ from booking_worker.domain.model import EventStatus, ItemRecord, Joined, Place, 
 from booking_worker.proto import admin_pb2, booking_worker_pb2
 
 _MOST_INT32: Final = 2**31 - 1
+_RELEASING: Final = Status.RELEASING
+"""An enum's members are found slower than a module's names."""
 
 _SAYS: Final[Mapping[Status, str]] = {
     Status.WAITING: "waiting in line",
@@ -67,21 +69,22 @@ def refused(error: BookingWorkerError) -> booking_worker_pb2.EnqueueBookingRespo
 
 def place(seen: Place) -> booking_worker_pb2.GetQueuePositionResponse:
     """Where an item stands."""
-    status = seen.status
-    if status is Status.RELEASING:
+    # By position and without a call: this is answered tens of thousands of times a second.
+    _, _, status, position, length, per_s, message, booking_id, _, pay_by_ms, _ = seen
+    if status is _RELEASING:
         status = status.shown
     answer = booking_worker_pb2.GetQueuePositionResponse(
         success=True,
-        position=_int32(seen.position),
-        queue_length=_int32(seen.queue_length),
-        estimated_wait_seconds=wait_seconds(seen.position, seen.rate, seen.now_ms),
+        position=min(_MOST_INT32, position),
+        queue_length=min(_MOST_INT32, length),
+        estimated_wait_seconds=wait_seconds(position, per_s),
         status=status,
-        message=seen.message or _SAYS[status],
+        message=message or _SAYS[status],
     )
     # Nobody who waits has a booking, and most who ask wait: what is empty costs as much to set.
-    if seen.booking_id:
-        answer.booking_id = seen.booking_id
-        answer.pay_by_unix_ms = seen.pay_by_ms
+    if booking_id:
+        answer.booking_id = booking_id
+        answer.pay_by_unix_ms = pay_by_ms
     return answer
 
 

@@ -159,10 +159,12 @@ class Operations:
         Raises:
             InvalidRequest, ItemNotFound, NotYourItem.
         """
-        event_id = validation.event_of_item(item_id)
-        validation.user_id(user_id)
-        place = await self._look(event_id, item_id)
-        if place.user_id != user_id:
+        place = await self._places.ask(validation.event_of_item(item_id), item_id)
+        if place is None or place.user_id != user_id:
+            # Whose the place is has been checked already: only who gets nothing is told why.
+            validation.user_id(user_id)
+            if place is None:
+                raise ItemNotFound(item_id)
             self._record_refusal("position", item_id, user_id)
             raise NotYourItem(item_id)
         return place

@@ -8,21 +8,19 @@ from time import monotonic
 from typing import NamedTuple
 
 from booking_worker.domain.errors import EngineUnavailable
-from booking_worker.domain.estimate import wait_seconds
-from booking_worker.domain.model import EventStatus, Rate
+from booking_worker.domain.estimate import per_second, wait_seconds
+from booking_worker.domain.model import EventStatus
 from booking_worker.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
 _FRESH_SECONDS = 1.0
 _MOST_EVENTS = 4096
-_UNKNOWN = Rate(0.0, 0, 0)
 
 
 class _Known(NamedTuple):
-    rate: Rate
-    now_ms: int
-    """The engine's clock when it was asked."""
+    per_second: float
+    """Admissions, at the time when it was asked."""
     stale_at: float
     """When it is to be asked again, by time.monotonic."""
 
@@ -48,7 +46,7 @@ class Rates:
             self._asking[event_id] = asyncio.create_task(self._ask(event_id))
         if known is None:
             return -1
-        return wait_seconds(position, known.rate, known.now_ms)
+        return wait_seconds(position, known.per_second)
 
     async def settle(self) -> None:
         """Return once no question is under way."""
@@ -56,10 +54,10 @@ class Rates:
             await asyncio.wait(self._asking.values())
 
     async def _ask(self, event_id: str) -> None:
-        rate, now_ms = _UNKNOWN, 0
+        rate = 0.0
         try:
             status = await self._status(event_id)
-            rate, now_ms = status.rate, status.now_ms
+            rate = per_second(status.rate, status.now_ms)
         except EngineUnavailable:
             # Those who join hear of it themselves; no estimate is given in the meantime.
             pass
@@ -70,4 +68,4 @@ class Rates:
         if len(self._known) >= _MOST_EVENTS:
             self._known.clear()
         stale_at = monotonic() + _FRESH_SECONDS
-        self._known[event_id] = _Known(rate, now_ms, stale_at)
+        self._known[event_id] = _Known(rate, stale_at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 from booking_worker.domain.model import Rate
 
@@ -13,7 +12,6 @@ RATE_WINDOW_MS = 30_000
 _MAX_WAIT_SECONDS = 2**31 - 1
 
 
-@lru_cache(maxsize=64)  # places that are read together have the same rate
 def per_second(rate: Rate, now_ms: int) -> float:
     """Admissions per second: an exponentially decaying count over its decaying window.
 
@@ -29,7 +27,7 @@ def per_second(rate: Rate, now_ms: int) -> float:
     return weight / window_seconds
 
 
-def wait_seconds(position: int, rate: Rate, now_ms: int) -> int:
+def wait_seconds(position: int, admissions_per_second: float) -> int:
     """Whole seconds until the item at this position is admitted.
 
     0 for who is admitted already; -1 while nothing has been measured lately (fewer than one
@@ -37,7 +35,6 @@ def wait_seconds(position: int, rate: Rate, now_ms: int) -> int:
     """
     if position <= 0:
         return 0
-    rate_per_second = per_second(rate, now_ms)
-    if rate_per_second < 0.01:  # noqa: PLR2004 - said in the docstring
+    if admissions_per_second < 0.01:  # noqa: PLR2004 - said in the docstring
         return -1
-    return min(_MAX_WAIT_SECONDS, math.ceil(position / rate_per_second))
+    return min(_MAX_WAIT_SECONDS, math.ceil(position / admissions_per_second))

@@ -192,8 +192,8 @@ class Place(NamedTuple):
     position: int
     """1 is next; 0 once admitted or final."""
     queue_length: int
-    rate: Rate
-    now_ms: int
+    admissions_per_second: float
+    """How fast the line moves, as it was measured: estimate.py."""
     message: str
     booking_id: str
     booking_reference: str

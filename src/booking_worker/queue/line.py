@@ -63,14 +63,7 @@ class Line(Transitions):
         """
         if not item_ids:
             return []
-        now_ms, length, weight, at, since, *answers = await self._run(
-            "positions", event_id, *item_ids
-        )
-        rate = records.rate(weight, at, since)
-        return [
-            records.place(item_id, answer, length, rate, now_ms)
-            for item_id, answer in zip(item_ids, answers, strict=True)
-        ]
+        return records.places(item_ids, await self._run("positions", event_id, *item_ids))
 
     async def cancel(self, item_id: str, user_id: str, reason: str, actor: str) -> Status:
         """Give a place back; answers the status it has now.

@@ -9,6 +9,7 @@ from typing import Any
 import msgpack
 
 from booking_worker.domain import details
+from booking_worker.domain.estimate import per_second
 from booking_worker.domain.model import (
     Change,
     EventStatus,
@@ -75,28 +76,25 @@ def _encoded(packed: str) -> bytes:
     return packed.encode("utf-8", "surrogateescape")
 
 
-def place(
-    item_id: str, answer: Any, queue_length: int, measured: Rate, now_ms: int
+def places(item_ids: Sequence[str], answer: Sequence[Any]) -> list[Place | None]:
+    """The places of these items from what positions.lua gives; None where there is no item."""
+    now_ms, length, weight, at_ms, since_ms, *found = answer
+    speed = per_second(rate(weight, at_ms, since_ms), now_ms)
+    waiting = Status.WAITING
+    return [
+        Place(item_id, who.decode(), waiting, position, length, speed, "", "", "", 0, 0)
+        if position
+        else _place(item_id, who, length, speed, now_ms)
+        for item_id, who, position in zip(item_ids, found[::2], found[1::2], strict=True)
+    ]
+
+
+def _place(
+    item_id: str, record: bytes | None, queue_length: int, speed: float, now_ms: int
 ) -> Place | None:
-    """One place from what positions.lua gives for an id."""
-    if not answer:
+    if not record:
         return None
-    if isinstance(answer, list):
-        return Place(
-            item_id,
-            answer[0].decode(),
-            Status.WAITING,
-            answer[1],
-            queue_length,
-            measured,
-            now_ms,
-            "",
-            "",
-            "",
-            0,
-            0,
-        )
-    status, user_id, _, _, _, more, _ = _unpack_record(answer)
+    status, user_id, _, _, _, more, _ = _unpack_record(record)
     pay_by = int(more.get("pay_by", 0)) if status is Status.AWAITING_PAYMENT else 0
     return Place(
         item_id=item_id,
@@ -104,8 +102,7 @@ def place(
         status=status,
         position=0,
         queue_length=queue_length,
-        rate=measured,
-        now_ms=now_ms,
+        admissions_per_second=speed,
         message=more.get("message") or ("cancel requested" if "cancel" in more else ""),
         booking_id=more.get("booking_id", ""),
         booking_reference=more.get("booking_reference", ""),

@@ -48,8 +48,7 @@ def place(**changes) -> Place:
         "status": Status.WAITING,
         "position": 3,
         "queue_length": 9,
-        "rate": Rate(20.0, 10_000, 1),
-        "now_ms": 10_000,
+        "admissions_per_second": 0.6,
         "message": "",
         "booking_id": "",
         "booking_reference": "",
@@ -73,8 +72,8 @@ def test_a_place_has_the_message_of_its_item_before_that_of_its_status():
 
 
 def test_a_place_has_an_estimate():
-    assert convert.place(place()).estimated_wait_seconds > 0
-    assert convert.place(place(rate=Rate(0.0, 0, 0))).estimated_wait_seconds == -1
+    assert convert.place(place()).estimated_wait_seconds == 5
+    assert convert.place(place(admissions_per_second=0.0)).estimated_wait_seconds == -1
 
 
 def test_numbers_beyond_the_contract_are_its_largest():

@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from booking_worker.domain import details
-from booking_worker.domain.model import BookingRequest, Rate, Status, Task
+from booking_worker.domain.model import BookingRequest, Place, Rate, Status, Task
 from booking_worker.queue import records
 
 REQUEST = BookingRequest("concert", "ann", ("A1",), 1, 12.5, "EUR", {"k": "ü"})
@@ -61,12 +61,18 @@ def test_what_a_lease_knows_of_the_item():
     assert (lease.reservation_id, lease.reason, lease.worker_id) == ("S", "why", "w")
 
 
+def place_of(found: bytes | None, position: int = 0, now_ms: int = 1) -> Place | None:
+    """As positions.lua answers of one item, in a line of three whose speed is unknown."""
+    (place,) = records.places(["I"], [now_ms, 3, None, None, None, found, position])
+    return place
+
+
 def test_no_place():
-    assert records.place("I", None, 3, Rate(0, 0, 0), 1) is None
+    assert place_of(None) is None
 
 
 def test_the_place_of_who_waits():
-    place = records.place("I", [b"ann", 2], 3, Rate(0, 0, 0), 1)
+    place = place_of(b"ann", position=2)
     assert place is not None
     assert (place.status, place.position, place.queue_length) == (Status.WAITING, 2, 3)
 
@@ -81,7 +87,7 @@ def test_the_place_of_who_waits():
     ],
 )
 def test_what_a_place_has_to_say(more: Any, message: str):
-    place = records.place("I", record("processing", more), 3, Rate(0, 0, 0), 1)
+    place = place_of(record("processing", more))
     assert place is not None
     assert place.message == message
 
@@ -96,7 +102,7 @@ def test_what_a_place_has_to_say(more: Any, message: str):
     ],
 )
 def test_only_who_is_to_pay_hears_until_when(status: str, now: int, pay_by: int, remaining: int):
-    place = records.place("I", record(status, {"pay_by": 1_000}), 3, Rate(0, 0, 0), now)
+    place = place_of(record(status, {"pay_by": 1_000}), now_ms=now)
     assert place is not None
     assert (place.pay_by_ms, place.remaining_ms) == (pay_by, remaining)
 

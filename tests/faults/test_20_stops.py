@@ -12,8 +12,13 @@ import pytest
 
 from booking_worker.domain.model import Status
 from booking_worker.sandbox.journal import is_admission
+from tests.support.engines import FIRST_ENGINE, STANDALONE
 from tests.support.shop import EVENT, Shop, read_journal
 from tests.support.wait import wait_until
+
+pytestmark = pytest.mark.parametrize(
+    "engine", [*FIRST_ENGINE, STANDALONE], ids=lambda kind: kind.name, indirect=True
+)
 
 TICKETS: Final = 40
 BUYERS: Final = 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import random
@@ -95,9 +96,13 @@ class Server:
 
     async def ask(self, *command: str | int) -> Any:
         """The answer to one command as the server gave it, over a connection of its own."""
-        async with self.client() as client:
-            client.response_callbacks.clear()
+        client = self.client()
+        client.response_callbacks.clear()
+        try:
             return await client.execute_command(*command)
+        finally:
+            # A task that is cancelled as it closes a client leaves the socket open.
+            await asyncio.shield(client.aclose())
 
     async def start(self) -> None:
         """Start it, with the data that it had; return when it has loaded them and answers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import grpc.aio
 
 from booking_worker.domain.model import FINAL, Place, Status
 from booking_worker.engine.embedded import EmbeddedEngine
+from booking_worker.engine.redis import RedisEngine
 from booking_worker.proto import booking_worker_pb2 as pb
 from booking_worker.queue.booking_queue import BookingQueue, QueueLimits
 from booking_worker.sandbox import journal, promises
@@ -44,11 +45,15 @@ class Shop:
 
     def __init__(
         self,
-        engine: EmbeddedEngine,
+        engine: EmbeddedEngine | RedisEngine,
         directory: Path,
         tickets: int = 100,
         hold_seconds: float = DEFAULT_HOLD_SECONDS,
+        *,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
+        """``settings`` lead the replicas to the engine, where it is nobody's own."""
+        self._settings = {name.lower(): value for name, value in (settings or {}).items()}
         self.directory = directory
         self.sandbox = Sandbox(
             directory / "ledger.db", default_tickets=tickets, hold_seconds=hold_seconds
@@ -82,7 +87,7 @@ class Shop:
         name = f"replica-{self._opened}"
         sandbox = self.sandbox
         given = {
-            "data_dir": str(self.engine.data_dir),
+            **self._where(),
             "grpc_port": 0,
             "http_port": 0,
             "metrics_port": 0,
@@ -98,11 +103,16 @@ class Shop:
             "shutdown_grace_seconds": 5,
             "peer_timeout_seconds": 1.5,
             "payment_timeout_seconds": 60,
+            **self._settings,
             **settings,
         }
         replica = await Replica.start(name, self.directory, given, without, moves_clock=moves_clock)
         self.replicas.append(replica)
         return replica
+
+    def _where(self) -> dict[str, str]:
+        engine = self.engine
+        return {"data_dir": str(engine.data_dir)} if isinstance(engine, EmbeddedEngine) else {}
 
     def hand(self, *without: str) -> BookingQueue:
         """Another hand of the test's own, with these guards switched off."""

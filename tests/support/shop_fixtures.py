@@ -8,14 +8,24 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from tests.support.engines import FIRST_ENGINE, Engines, Shared, SharedEngine
+from tests.support.engines import (
+    FIRST_ENGINE,
+    Engines,
+    Shared,
+    SharedEngine,
+    SharedServers,
+    settings_of,
+)
 from tests.support.shop import Shop
 
 
 @pytest.fixture(scope="session")
-def engine(engines: Engines) -> Shared:
-    """One running server: what a fault does to the service does not hang on the server's make."""
-    return engines.get(FIRST_ENGINE[0])
+def engine(request: pytest.FixtureRequest, engines: Engines) -> Shared:
+    """One running server: what a fault does to the service does not hang on the server's make.
+
+    Tests for which it may matter whose server it is say ``parametrize("engine", ..., indirect=True)``.
+    """
+    return engines.get(getattr(request, "param", FIRST_ENGINE[0]))
 
 
 @pytest.fixture
@@ -26,10 +36,13 @@ def tickets() -> int:
 
 @pytest.fixture
 async def shop(
-    redis_client: Redis, engine: SharedEngine, tmp_path: Path, tickets: int
+    redis_client: Redis, engine: SharedEngine | SharedServers, tmp_path: Path, tickets: int
 ) -> AsyncIterator[Shop]:
     """A sale on an empty engine, with nobody at work yet; nothing runs after the test."""
-    made = Shop(engine.engine, tmp_path, tickets)
+    settings = None
+    if isinstance(engine, SharedServers):
+        settings = {**settings_of(engine.made), "REDIS_STRICT": "false"}
+    made = Shop(engine.engine, tmp_path, tickets, settings=settings)
     await made.start()
     yield made
     await made.end()

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     redis_wait_replicas: CountOrNone = 0
     """How many replicas must have a join before it is acknowledged."""
     redis_wait_aof: Truth = False
-    """Whether a join must also be on disk first (WAITAOF: Redis 7.2 or newer, or Valkey)."""
+    """Whether a join must also be on disk first: by WAITAOF, with appendfsync always."""
     redis_lock_nodes: Addresses = ()
     """The servers that elect the housekeeper, as host:port,host:port; nothing: the engine."""
 

@@ -126,7 +126,9 @@ def judge(
     appendonly = bool(info.get("aof_enabled"))
     fsync = settings.get("appendfsync", UNKNOWN)
     snapshots = settings.get("save", UNKNOWN)
-    refusals = tuple(_refusals(info, snapshots, needs, appendonly=appendonly))
+    refusals = tuple(_refusals(info, snapshots, appendonly=appendonly))
+    if needs.aof:
+        refusals += tuple(_refusals_to_wait(info, fsync, appendonly=appendonly))
     warnings = (*refusals, *_troubles(info, needs))
     return Durability(
         fsync=fsync,
@@ -180,9 +182,7 @@ def _older(info: Mapping[str, Any], version: tuple[int, int]) -> bool:
     return numbers is None or (int(numbers[1]), int(numbers[2])) < version
 
 
-def _refusals(
-    info: Mapping[str, Any], snapshots: str, needs: Needs, *, appendonly: bool
-) -> Iterator[str]:
+def _refusals(info: Mapping[str, Any], snapshots: str, *, appendonly: bool) -> Iterator[str]:
     if _older(info, OLDEST_REDIS):
         yield f"{version_of(info)} is too old: use Redis 6.2 or newer, or Valkey"
     policy = info.get("maxmemory_policy")
@@ -193,13 +193,25 @@ def _refusals(
             "appendonly is off and there are no snapshots: a restart of the engine loses all;"
             " set appendonly yes"
         )
-    if needs.aof and _older(info, WAITAOF_SINCE):
+
+
+def _refusals_to_wait(info: Mapping[str, Any], fsync: str, *, appendonly: bool) -> Iterator[str]:
+    """Why a WAITAOF of REDIS_WAIT_AOF would say nothing, or not what is asked."""
+    if _older(info, WAITAOF_SINCE):
         yield (
             f"{version_of(info)} has no WAITAOF, for which REDIS_WAIT_AOF asks: use Redis 7.2"
             " or newer, or Valkey"
         )
-    if needs.aof and not appendonly:
+    if not appendonly:
         yield "appendonly is off while REDIS_WAIT_AOF waits for it; set appendonly yes"
+    elif fsync not in {"always", UNKNOWN}:
+        # https://github.com/redis/redis/pull/13793: Valkey 9.1, and Redis 7.4 until that mend, take
+        # what was written within a second of a sync to be synced. With the mend callers wait for
+        # that second, which is longer than they are given.
+        yield (
+            f"appendfsync is {fsync}, with which the server may answer REDIS_WAIT_AOF before its"
+            " disk has it; set appendfsync always, on its replicas too"
+        )
 
 
 def _troubles(info: Mapping[str, Any], needs: Needs) -> Iterator[str]:

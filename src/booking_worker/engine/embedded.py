@@ -9,6 +9,8 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -100,7 +102,7 @@ class EmbeddedEngine:
             return
         self._data_dir.acquire()
         try:
-            async with self.client() as client:
+            async with self._brief_client() as client:
                 await end_orphan(self._data_dir, client)
             exited = await self._launch()
         except BaseException:
@@ -139,6 +141,15 @@ class EmbeddedEngine:
             retry=Retry(NoBackoff(), 0),
         )
         return Redis.from_pool(pool)
+
+    @asynccontextmanager
+    async def _brief_client(self) -> AsyncIterator[Redis]:
+        client = self.client()
+        try:
+            yield client
+        finally:
+            # A stop may cancel this very line, and redis-py would then leave its sockets open.
+            await asyncio.shield(client.aclose())
 
     def _arguments(self, binary: ServerBinary) -> list[str]:
         settings = {
@@ -212,7 +223,7 @@ class EmbeddedEngine:
         """The server's version, once it has loaded its data and takes commands."""
         now = time.monotonic()
         silent_since = logged_at = now
-        async with self.client() as client:
+        async with self._brief_client() as client:
             while not exited.done():
                 now = time.monotonic()
                 try:

@@ -171,13 +171,14 @@ async def test_an_engine_of_ones_own_is_asked_how_durable_it_is(
         assert f"{server.port} answers; loss at a crash: up to 2 seconds" in sound.says
         await server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         _, refused = await asyncio.to_thread(of_redis, monkeypatch, server)
-        _, warned = await asyncio.to_thread(
+        _, warned, waits = await asyncio.to_thread(
             of_redis, monkeypatch, server, REDIS_STRICT="false", REDIS_WAIT_AOF="true"
         )
     assert (refused.about, refused.grade) == ("durability", "wrong")
     assert "set noeviction" in refused.says
     assert "REDIS_STRICT=false" in refused.advice
     assert (warned.grade, warned.says) == ("mind", refused.says)
+    assert "set appendfsync always" in waits.says
 
 
 async def test_an_engine_of_ones_own_that_is_not_there_is_named(

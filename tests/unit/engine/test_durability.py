@@ -32,6 +32,7 @@ GOOD: dict[str, Any] = {
     "maxmemory_policy": "noeviction",
     "redis_version": "7.0.15",
 }
+VALKEY = GOOD | {"valkey_version": "9.1.2"}
 
 
 @pytest.mark.parametrize("fsync, window", [("always", "none"), ("everysec", "up to 2 seconds")])
@@ -121,6 +122,19 @@ def test_a_server_that_cannot_do_what_is_waited_for_is_refused(
     assert judge(GOOD | change, snapshots).refusals == ()
     [refusal] = judge(GOOD | change, snapshots, needs=Needs(aof=True)).refusals
     assert word in refusal
+
+
+@pytest.mark.parametrize("fsync, refused", [("everysec", 1), ("no", 1), ("always", 0)])
+def test_a_wait_for_the_disk_needs_a_server_that_syncs_before_it_answers(fsync: str, refused: int):
+    settings = ALWAYS | {"appendfsync": fsync}
+    assert judge(VALKEY, settings).refusals == ()
+    refusals = judge(VALKEY, settings, needs=Needs(aof=True)).refusals
+    assert len(refusals) == refused
+    assert all("set appendfsync always" in refusal for refusal in refusals)
+
+
+def test_where_config_is_forbidden_a_wait_for_the_disk_is_believed():
+    assert judge(VALKEY, {}, needs=Needs(aof=True)).refusals == ()
 
 
 def test_as_many_replicas_as_are_waited_for_are_enough() -> None:

@@ -47,3 +47,18 @@ def end(service: subprocess.Popen[str]) -> None:
     service.wait()
     assert service.stdout is not None
     service.stdout.close()
+
+
+def append_to_file(directory: Path, data: bytes) -> None:
+    """Bytes at the end of the append-only file, as a write that was cut short leaves them."""
+    [written] = directory.glob("appendonlydir/*.incr.aof")
+    with written.open("ab") as file:
+        file.write(data)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False

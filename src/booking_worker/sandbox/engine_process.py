@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Final
 
+from booking_worker.domain.errors import EngineFailed
+from booking_worker.engine.redis import RedisEngine
 from booking_worker.engine.server_binary import find_server
 from booking_worker.sandbox.processes import STOP_SECONDS, ProcessFailed
 
+_PORTS: Final = range(10_000, 18_000)
 _START_SECONDS: Final = 30.0
 _LOOK_SECONDS: Final = 0.02
 _TAIL_BYTES: Final = 2_000
@@ -31,7 +35,7 @@ class EngineProcess:
         """Where it listens, once it was started."""
 
     async def start(self) -> None:
-        """Start it, unless it runs; return when it takes connections.
+        """Start it, unless it runs; return when it has loaded its data and answers.
 
         Raises:
             ProcessFailed: it ended instead, or was not ready in time.
@@ -51,7 +55,7 @@ class EngineProcess:
                 start_new_session=True,
             )
         deadline = time.monotonic() + _START_SECONDS
-        while not await self._listens():
+        while not await self._answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise ProcessFailed(f"the engine did not start:\n{self._tail()}")
@@ -95,12 +99,12 @@ class EngineProcess:
         words = (word for name, value in options.items() for word in (f"--{name}", value))
         return [str(find_server().path), *words]
 
-    async def _listens(self) -> bool:
+    async def _answers(self) -> bool:
+        # It listens before it has read its files, which it may not be able to.
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
+            await RedisEngine(("127.0.0.1", self.port)).start()
+        except EngineFailed:
             return False
-        writer.close()
         return True
 
     def _tail(self) -> str:
@@ -108,7 +112,13 @@ class EngineProcess:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that outgoing connections never get: who asks for a dead engine's would meet itself."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port

@@ -119,7 +119,10 @@ def _run_until_told_to_stop(
     import uvloop
 
     from booking_worker.sandbox.demo import hold_sale
+    from booking_worker.telemetry.logs import configure
 
+    # Standard output is the report's alone, also while the engine of a chaos comes back.
+    configure("error", "console")
     told: list[int] = []
 
     async def run() -> Report:

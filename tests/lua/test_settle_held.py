@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 import pytest
 
 from booking_worker.domain.errors import Fenced
@@ -40,6 +43,41 @@ async def test_a_hold_ends_when_the_booking_does_if_that_is_earlier(
     await queue.settle_held(lease, Held("B", "", hold_ms))
     wanted = LIMITS.payment_timeout_ms if expected is None else expected
     assert (await stage.item(lease.item_id)).pay_by_ms == clock.now + wanted
+
+
+async def test_many_that_come_back_together_are_settled_one_by_one(
+    stage: Stage, queue: BookingQueue
+):
+    await stage.capacity(10)
+    ids = await stage.join_many(4)
+    leases = await stage.claim(4)
+    await queue.cancel(ids[1], "user-1", "changed my mind", "user:user-1")
+    old = replace(leases[2], token=leases[2].token - 1)
+    sent = [leases[0], leases[1], old, leases[3], leases[3]]
+    outcomes = await asyncio.gather(
+        *(queue.settle_held(lease, replace(HELD, booking_id=f"B-{lease.seq}")) for lease in sent),
+        return_exceptions=True,
+    )
+    assert [outcome if isinstance(outcome, Status) else type(outcome) for outcome in outcomes] == [
+        Status.AWAITING_PAYMENT, Status.RELEASING, Fenced, Status.AWAITING_PAYMENT, Fenced,
+    ]  # fmt: skip
+    assert [(await stage.item(item_id)).booking_id for item_id in ids] == ["B-1", "B-2", "", "B-4"]
+    status = await stage.status()
+    assert (status.processing, status.awaiting_payment) == (1, 3)
+
+
+async def test_each_worker_answers_in_its_own_name(stage: Stage, queue: BookingQueue):
+    await stage.capacity(10)
+    await stage.join_many(2)
+    leases = [
+        (await queue.claim(EVENT, worker, 1, frozenset({Task.RESERVE}))).leases[0]
+        for worker in ("a", "b")
+    ]
+    await asyncio.gather(*(queue.settle_held(lease, HELD) for lease in leases))
+    held = [one for one in await stage.changes() if one.after == "awaiting_payment"]
+    assert {(one.item_id, one.actor) for one in held} == {
+        (leases[0].item_id, "worker:a"), (leases[1].item_id, "worker:b"),
+    }  # fmt: skip
 
 
 async def test_failures_before_do_not_count_for_the_next_task(

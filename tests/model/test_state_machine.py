@@ -165,7 +165,7 @@ GUARDS: dict[str, tuple[int, str, str, str, dict[str, int]]] = {
     "one place each, when put back": (
         4, "requeue", ">= places_per_user", ">= 99", {"join": 8, "dead_letter": 2},
     ),
-    "token": (5, "includes/lease", "item.more.token == token", "item.more.token",
+    "token": (5, "includes/fence", "item.more.token == under", "item.more.token",
         {"claim": 3, "settle": 2, "until_the_next_deadline": 3},
     ),
     "seats put back": (

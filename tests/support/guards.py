@@ -33,8 +33,8 @@ from booking_worker.worker.timeouts import TimeoutHandler
 SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
     # guard: (Lua file, what stands there, what is put in its place)
     "fencing": (
-        "includes/lease",
-        "if item and item.more.token == token then return item end",
+        "includes/fence",
+        "if item and item.more.token == under then return item end",
         "if item then return item end",
     ),
     "the lease's end": (

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import cached_property
+from typing import Final, NamedTuple, TypeAlias
 
+import msgpack
+
+from booking_worker.domain.errors import Fenced
 from booking_worker.domain.model import Held, Lease, Status, Task
 from booking_worker.queue import records
+from booking_worker.queue.batching import Coalescer
 from booking_worker.queue.transitions import Transitions
 
 
@@ -50,7 +55,9 @@ class CapacityQuestion(NamedTuple):
     """The first item ever of the event; another one than before: the books were lost."""
 
 
-_LEASE_VALUES = 4
+_LEASE_VALUES: Final = 4
+_HOLDS_AT_ONCE: Final = 100
+_NewHold: TypeAlias = tuple[Lease, Held]
 
 
 class Work(Transitions):
@@ -131,13 +138,42 @@ class Work(Transitions):
 
     async def settle_held(self, lease: Lease, held: Held) -> Status:
         """Reserved: ``awaiting_payment``, or ``releasing`` when a cancel came meanwhile."""
-        hold_ms = self._limits.payment_timeout_ms
-        if held.hold_ms is not None:
-            hold_ms = min(hold_ms, held.hold_ms)
-        return await self._settle(
-            "settle_held", lease, booking_id=held.booking_id, hold_ms=hold_ms,
-            booking_reference=held.booking_reference, reservation_id=held.reservation_id,
-        )  # fmt: skip
+        # Those that come back together travel together; of one worker, who did it.
+        line = f"{lease.worker_id} {lease.event_id}"
+        outcome = await self._holds.ask(line, (lease, held))
+        if isinstance(outcome, Fenced):
+            raise outcome
+        return outcome
+
+    @cached_property
+    def _holds(self) -> Coalescer[_NewHold, Status | Fenced]:
+        return Coalescer(self._keep_holds, most=_HOLDS_AT_ONCE)
+
+    async def _keep_holds(self, _: str, holds: Sequence[_NewHold]) -> list[Status | Fenced]:
+        """One outcome for each, in order; all are of one event and one worker."""
+        longest = self._limits.payment_timeout_ms
+        packed = msgpack.packb(
+            [
+                (
+                    lease.item_id,
+                    lease.token,
+                    held.booking_id,
+                    held.booking_reference,
+                    held.reservation_id,
+                    longest if held.hold_ms is None else min(longest, held.hold_ms),
+                )
+                for lease, held in holds
+            ],
+            use_bin_type=False,
+        )
+        first, _ = holds[0]
+        answers = await self._run(
+            "settle_held", first.event_id, holds=packed, actor=f"worker:{first.worker_id}"
+        )
+        return [
+            Fenced(lease.item_id, lease.token) if answer == b"FENCED" else Status(answer.decode())
+            for (lease, _), answer in zip(holds, answers, strict=True)
+        ]
 
     async def settle_rejected(self, lease: Lease, message: str) -> Status:
         """Refused for good: ``rejected``, and the seats go to the next in line."""

@@ -149,7 +149,7 @@ class Work(Transitions):
     def _holds(self) -> Coalescer[_NewHold, Status | Fenced]:
         return Coalescer(self._keep_holds, most=_HOLDS_AT_ONCE)
 
-    async def _keep_holds(self, _: str, holds: Sequence[_NewHold]) -> list[Status | Fenced]:
+    async def _keep_holds(self, _line: str, holds: Sequence[_NewHold]) -> list[Status | Fenced]:
         """One outcome for each, in order; all are of one event and one worker."""
         longest = self._limits.payment_timeout_ms
         packed = msgpack.packb(
@@ -166,7 +166,7 @@ class Work(Transitions):
             ],
             use_bin_type=False,
         )
-        first, _ = holds[0]
+        first = holds[0][0]
         answers = await self._run(
             "settle_held", first.event_id, holds=packed, actor=f"worker:{first.worker_id}"
         )

@@ -188,6 +188,9 @@ class Server:
                 "tls-ca-cert-file": str(CA),
                 "tls-cert-file": str(CERTIFICATES / "server.pem"),
                 "tls-key-file": str(CERTIFICATES / "server.key"),
+                # To their own kind too; the sentinels go by it to the servers they watch.
+                "tls-replication": "yes",
+                "tls-cluster": "yes",
             }.items()
         else:
             yield "port", port

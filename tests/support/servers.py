@@ -167,6 +167,7 @@ async def sentinel(
     options: Options | None = None,
     *,
     password: str | None = None,
+    tls: bool = False,
     down_after_ms: int = DOWN_AFTER_MS,
 ) -> AsyncIterator[Sentinels]:
     """A master, a replica in step with it, and three sentinels; a failover takes about 2 s.
@@ -178,11 +179,12 @@ async def sentinel(
     guard = {"requirepass": password, "masterauth": password} if password else {}
     common = {**(options or {}), **guard}
     with _directory() as path:
-        master = Server(program, path / "server-0", common, password=password)
+        master = Server(program, path / "server-0", common, tls=tls, password=password)
         replica = Server(
             program,
             path / "server-1",
             {**common, "replicaof": f"{HOST} {master.port}"},
+            tls=tls,
             password=password,
         )
         watch = {
@@ -192,7 +194,8 @@ async def sentinel(
             **({f"sentinel auth-pass {MASTER_NAME}": password} if password else {}),
         }
         sentinels = [
-            Server(program, path / f"sentinel-{at}", watch, as_sentinel=True) for at in range(3)
+            Server(program, path / f"sentinel-{at}", watch, tls=tls, as_sentinel=True)
+            for at in range(3)
         ]
         async with _running(master, replica, *sentinels):
             for one in sentinels:
@@ -243,7 +246,7 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    binary: ServerBinary | None = None, options: Options | None = None
+    binary: ServerBinary | None = None, options: Options | None = None, *, tls: bool = False
 ) -> AsyncIterator[Cluster]:
     """Three nodes that have met and between them serve all slots."""
     with _directory() as path:
@@ -257,6 +260,7 @@ async def cluster(
                     "cluster-node-timeout": str(NODE_TIMEOUT_MS),
                     **(options or {}),
                 },
+                tls=tls,
             )
             for at in range(3)
         ]

@@ -28,7 +28,16 @@ from tests.support.engines import (
     ServersKind,
     engine_on,
 )
-from tests.support.servers import CA, CERTIFICATES, HOST, Cluster, Server, sentinel, standalone
+from tests.support.servers import (
+    CA,
+    CERTIFICATES,
+    HOST,
+    Cluster,
+    Server,
+    cluster,
+    sentinel,
+    standalone,
+)
 from tests.support.wait import wait_until
 
 on_each = pytest.mark.parametrize("kind", EXTERNAL_ENGINES, ids=lambda kind: kind.name)
@@ -149,6 +158,34 @@ async def test_tls_an_acl_user_and_a_database(guarded: Server):
         await client.set("key", "value")
         assert await client.acl_whoami() == "ann"
     assert (await guarded.ask("INFO", "keyspace")).decode().split()[2].startswith("db3:keys=1")
+
+
+@needs_tls
+async def test_tls_to_the_sentinels_and_to_whom_they_call_the_master():
+    async with sentinel(from_path("redis-server"), tls=True) as made:
+        engine = RedisEngine(
+            (HOST, 1),
+            Access(tls=SHOWN),
+            sentinels=list(map(address, made.sentinels)),
+            master=made.master_name,
+        )
+        await engine.start()
+        async with engine.client() as client:
+            await client.set("place", 7)
+            assert await (await made.master()).ask("GET", "place") == b"7"
+
+
+@needs_tls
+async def test_tls_to_every_node_of_a_cluster():
+    async with cluster(from_path("redis-server"), tls=True) as made:
+        engine = RedisEngine(address(made.nodes[0]), Access(tls=SHOWN), cluster=True)
+        await engine.start()
+        async with engine.client() as client:
+            for at in range(20):
+                await client.set(f"{{{at}}}", at)
+        counts = [await node.ask("DBSIZE") for node in made.nodes]
+        assert sum(counts) == 20
+        assert 0 not in counts
 
 
 @needs_tls

@@ -26,6 +26,7 @@ from booking_worker.api.health import (
     Health,
     admission_check,
     engine_check,
+    lock_check,
     peer_check,
     worker_check,
 )
@@ -134,7 +135,8 @@ class Application:
             if services.realtime
             else None
         )
-        house = self._house = Housekeeping(queue, Redlock(self._lock_nodes or [self._client]))
+        lock = self._lock = Redlock(self._lock_nodes or [self._client])
+        house = self._house = Housekeeping(queue, lock)
         self._feed = ChangeFeed(
             self._follower,
             queue,
@@ -221,8 +223,13 @@ class Application:
                 lambda: breakers["ticket"].state,
             ),
             "realtime": self._check_realtime,
+            **({"lock_nodes": self._check_lock_nodes()} if self._lock_nodes else {}),
             **({"processes": self._shared.processes} if self._shared else {}),
         }
+
+    def _check_lock_nodes(self) -> Check:
+        nodes = [f"{host}:{port}" for host, port in self.settings.redis_lock_nodes]
+        return lock_check(self._lock.silent, nodes)
 
     async def _check_durability(self) -> Finding:
         durability = await read_durability(self._client, needs_of(self.settings))

@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from booking_worker.domain.model import Task
+from booking_worker.proto import booking_worker_pb2 as pb
 from booking_worker.queue import keys
 from booking_worker.sandbox import journal
 from tests.support.replica import Replica
@@ -149,9 +150,12 @@ async def test_without_a_majority_housekeeping_pauses_and_sales_go_on(
     shop.took(join.item_id, "leased")
     for node in nodes[:2]:
         await node.kill()
-    await two(shop, nodes)
+    one, _ = await two(shop, nodes)
     await shop.join_many(79)
     await sold(shop)
+    health = await one.stub.Health(pb.HealthRequest())
+    assert health.status == "degraded"
+    assert "until a majority answers" in health.details["lock_nodes"]
     assert told(shop) == {}
     assert await shop.client.hget(STATE, "fence") is None
     for node in nodes[:2]:

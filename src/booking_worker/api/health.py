@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -195,6 +195,21 @@ def admission_check(
         if why:
             return Finding(Grade.DEGRADED, f"nobody is admitted; {why}")
         return Finding(Grade.HEALTHY, "")
+
+    return check
+
+
+def lock_check(silent: Callable[[], Awaitable[Sequence[int]]], nodes: Sequence[str]) -> Check:
+    """Degraded while lock nodes do not answer; ``silent`` says which of ``nodes`` do not."""
+
+    async def check() -> Finding:
+        gone = await silent()
+        if not gone:
+            return Finding(Grade.HEALTHY, "")
+        says = f"no answer from {', '.join(nodes[at] for at in gone)} of REDIS_LOCK_NODES"
+        if len(nodes) - len(gone) <= len(nodes) // 2:
+            says += "; until a majority answers nobody is told of changes, while sales go on"
+        return Finding(Grade.DEGRADED, says)
 
     return check
 

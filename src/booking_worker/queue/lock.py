@@ -78,6 +78,14 @@ class Redlock:
         """Let go of these locks on every node that can be reached."""
         await self._ask(self._release, event_ids, self._owner)
 
+    async def silent(self) -> list[int]:
+        """Which of the nodes do not answer now, by their places among them."""
+        asked = [node.command(keys.SWEEP_LOCK, "EXISTS", keys.SWEEP_LOCK) for node in self._nodes]
+        await asyncio.wait(asked, timeout=_NODE_PATIENCE_SECONDS)
+        for answer in asked:
+            answer.cancel()  # of those that are still waited for
+        return [at for at, answer in enumerate(asked) if answer.cancelled() or answer.exception()]
+
     def _count(self, votes: Sequence[int | None], until: float) -> Vote:
         granted = sum(vote is not None and vote > 0 for vote in votes)
         if granted >= self._majority:

@@ -12,6 +12,7 @@ from booking_worker.api.health import (
     Health,
     admission_check,
     engine_check,
+    lock_check,
     peer_check,
     worker_check,
 )
@@ -235,6 +236,28 @@ async def test_a_peer_that_is_not_configured_is_no_trouble():
 )
 async def test_who_waits_for_an_operator_is_told(why, events, finding):
     assert await admission_check(lambda: why, lambda: events)() == finding
+
+
+@pytest.mark.parametrize(
+    "gone, grade, says",
+    [
+        ([], Grade.HEALTHY, ""),
+        ([1], Grade.DEGRADED, "no answer from b:1 of REDIS_LOCK_NODES"),
+        (
+            [0, 2],
+            Grade.DEGRADED,
+            (
+                "no answer from a:1, c:1 of REDIS_LOCK_NODES; until a majority answers nobody is"
+                " told of changes, while sales go on"
+            ),
+        ),
+    ],
+)
+async def test_lock_nodes_that_do_not_answer_are_named(gone: list[int], grade: Grade, says: str):
+    async def silent() -> list[int]:
+        return gone
+
+    assert await lock_check(silent, ["a:1", "b:1", "c:1"])() == Finding(grade, says)
 
 
 class Lines:

@@ -119,9 +119,11 @@ async def test_a_majority_is_enough_and_less_is_not(
     await nodes[1].kill()
     (vote,) = await one.hold([EVENT])
     assert vote == (None, None, True)
+    assert await one.silent() == [0, 1]
     for node in nodes[:2]:
         await node.start()
     await wait_until(lambda: has(one), timeout=5)
+    assert await one.silent() == []
 
 
 async def test_a_node_that_hangs_holds_nobody_up_for_long(
@@ -132,6 +134,7 @@ async def test_a_node_that_hangs_holds_nobody_up_for_long(
     nodes[2].pause()
     (vote,) = await one.hold([EVENT])
     assert vote.until is not None
+    assert await one.silent() == [2]
     nodes[2].resume()
 
 

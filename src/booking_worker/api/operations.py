@@ -161,7 +161,7 @@ class Operations:
         """
         place = await self._places.ask(validation.event_of_item(item_id), item_id)
         if place is None or place.user_id != user_id:
-            # Whose the place is has been checked already: only who gets nothing is told why.
+            # Only now: a user id that is the place's own is as it should be.
             validation.user_id(user_id)
             if place is None:
                 raise ItemNotFound(item_id)

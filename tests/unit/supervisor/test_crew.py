@@ -34,7 +34,8 @@ async def test_all_are_ready_after_the_start_and_hear_so(small_crew: SmallCrew):
         await small_crew.all_well(number)
         assert small_crew.news(number)["of"] == 3
     assert small_crew.metric("booking_worker_processes") == 3
-    assert small_crew.metric("lives_total") == 3
+    # Their metrics come behind the word that they are ready.
+    await wait_until(lambda: small_crew.metric("lives_total") == 3)
     assert small_crew.metric("booking_worker_worker_slots") == 15
 
 
@@ -43,6 +44,7 @@ async def test_one_that_dies_is_missed_by_the_others_started_again_and_stays_in_
 ):
     await small_crew.start({}, {})
     await small_crew.all_well(1)
+    await wait_until(lambda: small_crew.metric("lives_total") == 2)
     small_crew.end_while(2, there=True)
     died = await small_crew.kill(2)
     assert await small_crew.heard(1, "process 2") == (

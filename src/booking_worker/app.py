@@ -26,6 +26,7 @@ from booking_worker.api.health import (
     Health,
     admission_check,
     engine_check,
+    feed_check,
     lock_check,
     peer_check,
     worker_check,
@@ -223,6 +224,7 @@ class Application:
                 lambda: breakers["ticket"].state,
             ),
             "realtime": self._check_realtime,
+            "feed": feed_check(lambda: self._feed.trouble),
             **({"lock_nodes": self._check_lock_nodes()} if self._lock_nodes else {}),
             **({"processes": self._shared.processes} if self._shared else {}),
         }

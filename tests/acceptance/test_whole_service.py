@@ -145,3 +145,18 @@ async def test_told_twice_it_ends_at_once(sale: ServedShop):
     await sale.sell()
     assert await sale.statuses() == ["completed"] * 5
     await sale.kept()
+
+
+async def test_an_audit_log_on_a_full_disk_is_told_and_sales_go_on(sale: ServedShop):
+    service = await sale.serve(AUDIT_LOG="/dev/full")
+    await sale.join_many(5)
+    await sale.sell()
+    assert await sale.statuses() == ["completed"] * 5
+
+    async def told() -> str:
+        health = await service.stub.Health(pb.HealthRequest())
+        assert health.status in {"healthy", "degraded"}
+        return health.details["feed"] if health.status == "degraded" else ""
+
+    assert "No space left on device" in await wait_until(told)
+    assert await service.ready() == 200

@@ -199,6 +199,19 @@ def admission_check(
     return check
 
 
+def feed_check(trouble: Callable[[], str]) -> Check:
+    """Degraded while people are not told of changes from here; ``trouble`` says why, or nothing."""
+
+    async def check() -> Finding:
+        if why := trouble():
+            return Finding(
+                Grade.DEGRADED, f"changes wait to be told (audit log, Realtime Service): {why}"
+            )
+        return Finding(Grade.HEALTHY, "")
+
+    return check
+
+
 def lock_check(silent: Callable[[], Awaitable[Sequence[int]]], nodes: Sequence[str]) -> Check:
     """Degraded while lock nodes do not answer; ``silent`` says which of ``nodes`` do not."""
 

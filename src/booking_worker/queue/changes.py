@@ -102,6 +102,8 @@ class ChangeFeed:
         self._stopping = False
         self._is_behind = False
         """Whether the last read left something in a stream."""
+        self.trouble = ""
+        """Why nothing is handed over at present; empty when all is well."""
         holds.listen(lambda _: self._news.set())
 
     async def start(self) -> None:
@@ -124,9 +126,11 @@ class ChangeFeed:
             was_stopping = self._stopping
             try:
                 busy = await self.run_once()
+                self.trouble = ""
                 if not busy and was_stopping and not await self._holds.hand_over():
                     return
             except Exception as error:  # noqa: BLE001 - a handler's too: told, and tried again
+                self.trouble = f"{type(error).__name__}: {error}"
                 self._on_error(error)
                 if self._stopping:
                     return

@@ -12,6 +12,7 @@ from booking_worker.api.health import (
     Health,
     admission_check,
     engine_check,
+    feed_check,
     lock_check,
     peer_check,
     worker_check,
@@ -236,6 +237,13 @@ async def test_a_peer_that_is_not_configured_is_no_trouble():
 )
 async def test_who_waits_for_an_operator_is_told(why, events, finding):
     assert await admission_check(lambda: why, lambda: events)() == finding
+
+
+async def test_changes_that_wait_to_be_told_are_no_reason_to_turn_people_away():
+    assert await feed_check(lambda: "")() == Finding(Grade.HEALTHY, "")
+    assert await feed_check(lambda: "OSError: full")() == Finding(
+        Grade.DEGRADED, "changes wait to be told (audit log, Realtime Service): OSError: full"
+    )
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ async def test_what_a_handler_does_not_take_comes_again(stage: Stage, follower: 
     await follower.start()
     await wait_until(lambda: follower.users == ["ann"])
     assert [str(error) for error in follower.errors] == ["the disk is full"] * 3
+    await wait_until(lambda: not follower.feed.trouble)
 
 
 async def test_a_handler_that_never_takes_it_does_not_hold_up_the_stop(
@@ -134,6 +135,7 @@ async def test_a_handler_that_never_takes_it_does_not_hold_up_the_stop(
     await follower.start()
     follower.refusals = 10**9
     await wait_until(lambda: follower.errors)
+    assert follower.feed.trouble == "ValueError: the disk is full"
     await follower.feed.stop()
     follower.refusals = 0
     await follower.crash()

@@ -27,7 +27,7 @@ SLACK_SECONDS = 0.5  # of a test machine that is busy with other things
 
 @pytest.fixture
 async def own_engine(tmp_path: Path) -> AsyncIterator[EmbeddedEngine]:
-    engine = FIRST_ENGINE[0](tmp_path, "everysec")
+    engine = FIRST_ENGINE[0](tmp_path)
     await engine.start()
     yield engine
     await engine.stop()

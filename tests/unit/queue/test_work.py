@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
+from booking_worker.domain.errors import Fenced
 from booking_worker.domain.model import Held, Lease, Status, Task
 from booking_worker.queue import keys
 from booking_worker.queue.booking_queue import BookingQueue
@@ -44,6 +46,19 @@ async def test_a_hold_is_the_shorter_of_the_setting_and_the_booking(
     lease = await stage.processing()
     await queue.settle_held(lease, Held("B", "", hold_ms))
     assert (await stage.item(lease.item_id)).pay_by_ms == BEGINNING + expected
+
+
+async def test_holds_that_come_back_together_have_an_answer_each(stage: Stage, queue: BookingQueue):
+    await stage.capacity(5)
+    await stage.join_many(3)
+    leases = await stage.claim(3)
+    sent = [*leases[:2], replace(leases[2], token=7)]
+    outcomes = await asyncio.gather(
+        *(queue.settle_held(lease, Held("B", "", None)) for lease in sent), return_exceptions=True
+    )
+    assert outcomes[:2] == [Status.AWAITING_PAYMENT] * 2
+    assert isinstance(outcomes[2], Fenced)
+    assert (outcomes[2].item_id, outcomes[2].token) == (leases[2].item_id, 7)
 
 
 async def test_who_settles_is_named_by_the_lease(stage: Stage, queue: BookingQueue):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -106,6 +107,9 @@ async def nodes() -> AsyncIterator[list[Server]]:
 async def three(nodes: list[Server]) -> AsyncIterator[list[Redis]]:
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(node.client()) for node in nodes]
+        # What is still on its way to a node that hung would connect when its client is closed.
+        mine = asyncio.current_task()
+        await wait_until(lambda: asyncio.all_tasks() == {mine})
 
 
 async def test_a_majority_is_enough_and_less_is_not(

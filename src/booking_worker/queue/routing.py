@@ -124,9 +124,8 @@ class ClusterRunner:
                 await (nodes if nodes.slots_cache else self._client).initialize()
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             homeless, self._homeless = self._homeless, []
-            for call in homeless:
-                if not call.answer.done():
-                    call.answer.set_exception(unavailable(error))
+            for call in [one for one in homeless if not one.answer.done()]:
+                call.answer.set_exception(unavailable(error))
         finally:
             self._looked_at = loop.time()
             # Of those that only looks use none stays open: the client may be closed by now.
@@ -141,9 +140,8 @@ class ClusterRunner:
         nodes = self._client.nodes_manager.nodes_cache
         self._lanes = {name: lane for name, lane in self._lanes.items() if name[0] in nodes}
         homeless, self._homeless = self._homeless, []
-        for call in homeless:
-            if not call.answer.done():
-                self._dispatch(call)
+        for call in [one for one in homeless if not one.answer.done()]:
+            self._dispatch(call)
 
     def moved(self, call: Call, error: MovedError) -> None:
         """The slot has another owner: remember that, and send the call there."""

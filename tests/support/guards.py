@@ -279,7 +279,7 @@ async def _crash() -> None:
 
 
 async def _hang() -> None:
-    await asyncio.sleep(3600)
+    await asyncio.Event().wait()
 
 
 async def _kill() -> None:

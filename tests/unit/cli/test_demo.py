@@ -158,7 +158,7 @@ def test_a_sale_that_is_told_to_stop_ends_as_told_and_leaves_nothing(
     async def hold_sale(_sale: Sale, directory: Path, *_: object) -> Report:
         seen.append(directory)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
         raise AssertionError
 
     monkeypatch.setattr("booking_worker.sandbox.demo.hold_sale", hold_sale)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from booking_worker.domain.errors import EngineFailed, EngineInUse
 from booking_worker.engine import data_dir
 from booking_worker.engine.data_dir import SOCKET_PATH_LIMIT, DataDir
+
+_NOBODY = 65_534
 
 
 def test_a_directory_is_made_private_with_its_parents(tmp_path: Path) -> None:
@@ -50,11 +54,24 @@ def test_a_file_in_the_way_is_a_clear_error(tmp_path: Path) -> None:
             DataDir(path).acquire()
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
-def test_a_directory_without_write_permission_is_a_clear_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+@pytest.fixture
+def guarded() -> Iterator[Path]:
+    """A directory that this process may enter and not write to, whoever runs the tests."""
+    with TemporaryDirectory(dir="/tmp") as directory:
+        path = Path(directory)
+        path.chmod(0o555)
+        is_root = os.geteuid() == 0
+        if is_root:  # who may write anywhere
+            os.seteuid(_NOBODY)
+        yield path
+        if is_root:
+            os.seteuid(0)
+        path.chmod(0o755)
+
+
+def test_a_directory_without_write_permission_is_a_clear_error(guarded: Path) -> None:
     with pytest.raises(EngineFailed, match="cannot be used: Permission denied"):
-        DataDir(tmp_path).acquire()
+        DataDir(guarded).acquire()
 
 
 def test_the_server_lock_lives_with_who_inherited_it(tmp_path: Path) -> None:

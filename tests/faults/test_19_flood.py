@@ -22,7 +22,7 @@ from tests.support.shop import EVENT, Shop
 FITS: Final = 100
 FLOOD: Final = 1_000
 TICKETS: Final = 20
-FAST_SECONDS: Final = 1.5  # on a test machine that is busy with other things
+FAST_SECONDS: Final = 0.5
 
 
 @pytest.fixture

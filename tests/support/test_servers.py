@@ -81,8 +81,8 @@ async def test_a_replica_takes_the_place_of_its_master_and_the_master_that_of_a_
         assert new is made.servers[1]
         assert await new.ask("GET", "place") == b"7"
         await old.start()
-        # One is the master and the other its replica: which one a busy machine may change again.
         await made.in_step()
+        assert await made.replica() is old
 
 
 @on_each

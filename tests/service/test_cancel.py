@@ -90,8 +90,7 @@ async def test_the_reason_may_be_anything_of_500_characters(api: Api):
 async def test_a_call_whose_deadline_passes_before_its_turn_is_not_begun(api: Api):
     item_id = await api.join()
     call = api.stub.CancelQueueItem(cancelling(item_id), timeout=0.05)
-    while call.time_remaining() > 0:
-        time.sleep(0.01)  # the event loop is busy, until the client's patience ends
+    time.sleep(0.2)  # the event loop is busy, and the client's patience ends
     error = await failure(call)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert (await api.position(item_id)).status == "waiting"

@@ -44,20 +44,21 @@ def _int32(number: int) -> int:
 def joined(outcome: Joined, wait: int) -> booking_worker_pb2.EnqueueBookingResponse:
     """The answer to a join that has a place; ``wait`` in seconds, or -1."""
     item_id, position, already_queued, status = outcome
-    if not already_queued:
-        message = "you are in line"
-    elif status is Status.WAITING:
-        message = "you are in line already; your place is kept"
-    else:
-        message = f"you have a place already: {_SAYS[status]}"
-    return booking_worker_pb2.EnqueueBookingResponse(
+    answer = booking_worker_pb2.EnqueueBookingResponse(
         success=True,
         queue_item_id=item_id,
-        queue_position=_int32(position),
+        queue_position=min(_MOST_INT32, position),
         estimated_wait_seconds=wait,
-        message=message,
-        already_queued=already_queued,
+        message="you are in line",
     )
+    if already_queued:
+        answer.already_queued = True
+        answer.message = (
+            "you are in line already; your place is kept"
+            if status is Status.WAITING
+            else f"you have a place already: {_SAYS[status]}"
+        )
+    return answer
 
 
 def refused(error: BookingWorkerError) -> booking_worker_pb2.EnqueueBookingResponse:

@@ -6,11 +6,15 @@ call with 26 arguments, where hiredis takes 4 us.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+
 import hiredis
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.exceptions import AuthenticationError
+from redis.exceptions import TimeoutError as EngineTimeoutError
 from redis.typing import EncodableT
 from typing_extensions import override
 
@@ -23,6 +27,21 @@ class _PackedInC(AbstractConnection):
         if isinstance(command, str) and " " in command:
             args = (*command.split(), *args[1:])
         return [hiredis.pack_command(args)]  # type: ignore[arg-type]  # its stub: one argument
+
+    @override
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        # redis-py limits it by asyncio.wait_for, which makes a task of it in Python 3.11: then
+        # the command leaves a turn of the event loop later, behind all that waits for one.
+        seconds, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(seconds):
+                await super().send_packed_command(command, check_health)
+        except TimeoutError:
+            raise EngineTimeoutError("Timeout writing to socket") from None
+        finally:
+            self.socket_timeout = seconds
 
 
 class HiredisConnection(_PackedInC, UnixDomainSocketConnection):

@@ -8,7 +8,6 @@ waiting time of its own.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
@@ -46,7 +45,8 @@ class Coalescer(Generic[Question, Answer]):
         if line is None:
             line = self._open(event_id)
         future = line.loop.create_future()
-        line.waiting.append((question, future))
+        line.questions.append(question)
+        line.takers.append(future)
         return future
 
     def ask_many(
@@ -62,7 +62,8 @@ class Coalescer(Generic[Question, Answer]):
             line = self._open(event_id)
         group: _Group[Answer] = _Group(line.loop.create_future(), len(questions))
         if questions:
-            line.waiting.extend([(question, group) for question in questions])
+            line.questions += questions
+            line.takers += [group] * len(questions)
         else:
             group.future.set_result([])
         return group.future
@@ -84,8 +85,8 @@ class Coalescer(Generic[Question, Answer]):
         """Send batch after batch until nobody waits; then the line is forgotten."""
         takers: _Takers[Answer] = []
         try:
-            while line.waiting:
-                questions, takers = self._next_batch(line)
+            while line.takers:
+                questions, takers = line.next_batch(self._most)
                 if not questions:
                     continue
                 try:
@@ -106,32 +107,31 @@ class Coalescer(Generic[Question, Answer]):
         finally:
             del self._lines[event_id]
 
-    def _next_batch(self, line: _Line[Question, Answer]) -> tuple[list[Question], _Takers[Answer]]:
-        waiting = line.waiting
-        questions: list[Question] = []
-        takers: _Takers[Answer] = []
-        while waiting and len(questions) < self._most:
-            question, taker = waiting.popleft()
-            if not taker.done():
-                questions.append(question)
-                takers.append(taker)
-        return questions, takers
-
 
 class _Line(Generic[Question, Answer]):
     """What gathers for one event."""
 
-    __slots__ = ("flushing", "loop", "waiting")
+    __slots__ = ("flushing", "loop", "questions", "takers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.waiting: deque[tuple[Question, asyncio.Future[Answer] | _Group[Answer]]] = deque()
+        self.questions: list[Question] = []
+        self.takers: _Takers[Answer] = []
+        """Who waits for the answer to the question at the same place."""
         self.flushing: asyncio.Task[None]
+
+    def next_batch(self, most: int) -> tuple[list[Question], _Takers[Answer]]:
+        """The first so many, without those whose callers have left; possibly none."""
+        questions, self.questions = self.questions[:most], self.questions[most:]
+        takers, self.takers = self.takers[:most], self.takers[most:]
+        if gone := [at for at, taker in enumerate(takers) if taker.done()]:
+            for at in reversed(gone):
+                del questions[at], takers[at]
+        return questions, takers
 
     def leave(self) -> _Takers[Answer]:
         """Everyone who waits; nobody does afterwards."""
-        takers = [taker for _, taker in self.waiting]
-        self.waiting.clear()
+        takers, self.takers, self.questions = self.takers, [], []
         return takers
 
 

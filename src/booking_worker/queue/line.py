@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
@@ -16,6 +16,9 @@ from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import Join, Joined, Place, Status
 from booking_worker.queue import records
 from booking_worker.queue.transitions import Transitions
+
+_WAITING: Final = Status.WAITING
+"""An enum's members are found slower than a module's names, and one is needed for each join."""
 
 
 class Line(Transitions):
@@ -45,7 +48,7 @@ class Line(Transitions):
 
     def _joined(self, event_id: str, join: Join, answer: Any) -> Joined | BookingWorkerError:
         if isinstance(answer, int):
-            return Joined(join.item_id, answer, already_queued=False, status=Status.WAITING)
+            return Joined(join.item_id, answer, already_queued=False, status=_WAITING)
         if isinstance(answer, list):
             item_id, position, status = answer
             return Joined(

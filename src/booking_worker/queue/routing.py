@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import Connection
 from redis.cluster import PRIMARY
 from redis.exceptions import (
     AskError,
@@ -21,7 +20,6 @@ from redis.exceptions import (
     MovedError,
     RedisClusterException,
     RedisError,
-    ResponseError,
     SlotNotCoveredError,
     TryAgainError,
 )
@@ -35,6 +33,7 @@ from booking_worker.queue.runner import (
     Lane,
     ScriptRunner,
     Word,
+    exchange,
     new_call,
     unavailable,
 )
@@ -232,24 +231,12 @@ class _NodeLane(Lane):
             )
             if stale:
                 await connection.disconnect()
-            await connection.send_packed_command(connection.pack_commands(commands))
-            return [await _answer(connection) for _ in commands]
-        except BaseException:
-            # Nobody else may read what is still to come.
-            await connection.disconnect(nowait=True)
-            raise
+            return await exchange(connection, commands)
         finally:
             if not self._cluster.knows(self.node):
                 # Dropped from the layout meanwhile: closing the client would not close it.
                 await connection.disconnect(nowait=True)
             self.node.release(connection)
-
-
-async def _answer(connection: Connection) -> Any:
-    try:
-        return await connection.read_response()
-    except ResponseError as error:
-        return error
 
 
 def _too_late(call: Call) -> None:

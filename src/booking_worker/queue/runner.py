@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
@@ -119,11 +121,26 @@ class Lane(ABC):
         else:
             self._waiting.append(call)
         if not self._leaving and len(self._trips) < _MOST_IN_FLIGHT:
-            self._leaving = True
-            asyncio.get_running_loop().call_soon(self._leave)
+            self._leave()
 
     def _leave(self) -> None:
+        self._leaving = True
+        trip = asyncio.get_running_loop().create_task(self._trip())
+        self._trips.add(trip)
+        trip.add_done_callback(self._arrived)
+
+    def _arrived(self, trip: asyncio.Task[None]) -> None:
+        self._trips.discard(trip)
+        if self._waiting and not self._leaving:
+            self._leave()
+
+    async def _trip(self) -> None:
+        # Begins with the event loop's next turn: whoever called in this one goes along.
         self._leaving = False
+        if calls := self._boarding():
+            await self._travel(calls)
+
+    def _boarding(self) -> list[Call]:
         calls: list[Call] = []
         size = 0
         while self._waiting and len(calls) < _MOST_PER_TRIP and size < _MOST_BYTES_PER_TRIP:
@@ -131,15 +148,7 @@ class Lane(ABC):
             if not call.answer.done():
                 calls.append(call)
                 size += sum(len(arg) for arg in call.args if isinstance(arg, bytes))
-        if calls:
-            trip = asyncio.get_running_loop().create_task(self._travel(calls))
-            self._trips.add(trip)
-            trip.add_done_callback(self._arrived)
-
-    def _arrived(self, trip: asyncio.Task[None]) -> None:
-        self._trips.discard(trip)
-        if self._waiting and not self._leaving:
-            self._leave()
+        return calls
 
     async def _travel(self, calls: list[Call]) -> None:
         try:
@@ -245,16 +254,35 @@ class ScriptRunner(Lane):
 
     @override
     async def _execute(self, commands: list[tuple[Word, ...]]) -> list[Any]:
-        if len(commands) == 1:
-            try:
-                return [await self._client.execute_command(*commands[0])]
-            except ResponseError as error:
-                return [error]
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        return answers
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            return await exchange(connection, commands)
+        finally:
+            await pool.release(connection)
+
+
+async def exchange(
+    connection: AbstractConnection, commands: Sequence[tuple[Word, ...]]
+) -> list[Any]:
+    """The answers, or errors, of commands that are sent together. Whoever calls sets the time.
+
+    What redis-py's client does besides costs more than the script calls of a trip themselves.
+    """
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands))
+        return [await _answer(connection) for _ in commands]
+    except BaseException:
+        # Nobody else may read what is still to come.
+        await connection.disconnect(nowait=True)
+        raise
+
+
+async def _answer(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response(timeout=math.inf)
+    except ResponseError as error:
+        return error
 
 
 def _fail(calls: Sequence[Call], error: Exception) -> None:

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from redis.asyncio import Connection, Redis, UnixDomainSocketConnection
+from redis.exceptions import TimeoutError as EngineTimeoutError
 
 from booking_worker.engine.connection import (
     HiredisConnection,
@@ -52,6 +56,36 @@ def test_all_others_write_the_same(made: type[Connection]):
     ours, theirs = made(**more), HiredisConnection(path="/nowhere")
     command = ("SCRIPT LOAD", "ü", b"\x00\xff", 12, 1.5, "")
     assert ours.pack_command(*command) == theirs.pack_command(*command)
+
+
+async def test_a_command_leaves_in_the_same_turn_of_the_event_loop(redis_client: Redis):
+    pool = redis_client.connection_pool
+    connection = await pool.get_connection()
+    with pytest.raises(StopIteration):  # it has returned without a wait for anything
+        connection.send_command("PING").send(None)
+    assert await connection.read_response() == b"PONG"
+    await pool.release(connection)
+
+
+async def test_who_reads_nothing_is_waited_for_no_longer_than_for_an_answer(tmp_path: Path):
+    async def read_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.transport.abort()
+        closed.set()
+
+    over, closed = asyncio.Event(), asyncio.Event()
+    path = tmp_path / "deaf"
+    connection = HiredisConnection(
+        path=str(path), protocol=2, driver_info=None, socket_timeout=0.1, health_check_interval=0
+    )
+    async with await asyncio.start_unix_server(read_nothing, path):
+        await connection.connect()
+        with pytest.raises(EngineTimeoutError, match="writing"):
+            await connection.send_command("SET", "key", b"x" * 2**24)
+        over.set()
+        await closed.wait()
+    assert not connection.is_connected
+    assert connection.socket_timeout == 0.1
 
 
 @pytest.mark.parametrize("kind", EXTERNAL_ENGINES, ids=lambda kind: kind.name)

@@ -173,14 +173,14 @@ async def test_what_may_have_run_is_not_sent_again(
     runner: ClusterRunner, monkeypatch: pytest.MonkeyPatch
 ):
     assert await runner.run(COUNT, ["n"], []) == 1
-    answer = routing._answer
+    exchange = routing.exchange
 
-    async def lost(connection: Any) -> Any:
-        await answer(connection)
+    async def lost(connection: Any, commands: Any) -> Any:
+        await exchange(connection, commands)
         raise EngineConnectionError("cut")
 
     with monkeypatch.context() as cut:
-        cut.setattr(routing, "_answer", lost)
+        cut.setattr(routing, "exchange", lost)
         with pytest.raises(EngineUnavailable, match="cut"):
             await runner.run(COUNT, ["n"], [])
     assert await runner.run(COUNT, ["n"], []) == 3
@@ -201,14 +201,14 @@ async def test_a_node_that_is_dropped_meanwhile_keeps_no_connection(
     await runner.run(COUNT, ["n"], [])
     nodes = client.nodes_manager
     dropped = nodes.get_node_from_slot(client.keyslot("n"))
-    answer = routing._answer
+    exchange = routing.exchange
 
-    async def late(connection: Any) -> Any:
+    async def meanwhile_dropped(connection: Any, commands: Any) -> Any:
         nodes.nodes_cache.pop(dropped.name, None)
-        return await answer(connection)
+        return await exchange(connection, commands)
 
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(routing, "_answer", late)
+    with monkeypatch.context() as patch:
+        patch.setattr(routing, "exchange", meanwhile_dropped)
         assert await runner.run(COUNT, ["n"], []) == 2
     assert [one.is_connected for one in dropped._connections] == [False]
 

@@ -86,6 +86,7 @@ class Operations:
         except InvalidRequest:
             self._refused.inc()
             raise
+        del asked  # a message of a kilobyte or more, which the caller may have let go of
         outcome = await self._intake.join(event_id, join)
         if isinstance(outcome, BookingWorkerError):
             self._refused.inc()

@@ -54,9 +54,12 @@ class QueueService:
     async def _enqueue_booking(
         self, request: pb.EnqueueBookingRequest, context: Context
     ) -> pb.EnqueueBookingResponse:
-        operations = self._operations
-        place = await operations.join_one(request, metadata_value(context, _IDEMPOTENCY_KEY))
-        return convert.joined(place, operations.wait_seconds(request.event_id, place.position))
+        operations, event_id = self._operations, request.event_id
+        joining = operations.join_one(request, metadata_value(context, _IDEMPOTENCY_KEY))
+        # Nobody needs it while this waits, and hundreds of them don't fit into a core's cache.
+        del request
+        place = await joining
+        return convert.joined(place, operations.wait_seconds(event_id, place.position))
 
     async def _enqueue_bookings(
         self, request: pb.EnqueueBookingsRequest, context: Context

@@ -44,7 +44,7 @@ _REFUSAL_CODES: Final = frozenset(
 )
 # Redis 6.2 wraps what a command inside a script was refused with; later ones answer it as it is.
 _WRAPPED: Final = re.compile(r"Error running script .*: -([A-Z]+) ")
-_MOST_IN_FLIGHT: Final = 4
+_MOST_IN_FLIGHT: Final = 2
 _MOST_PER_TRIP: Final = 512
 _MOST_BYTES_PER_TRIP: Final = 256 * 1024
 """A trip of a hundred full batches of joins would take longer than its callers wait."""
@@ -99,9 +99,9 @@ def new_call(script: Script | None, keys: Sequence[str], args: Sequence[Word]) -
 
 
 class Lane(ABC):
-    """The way to one server: calls travel in pipelines, several at a time.
+    """The way to one server: calls travel in pipelines, two at a time.
 
-    A call leaves at the end of the event loop's turn, or, when several pipelines are under way
+    A call leaves at the end of the event loop's turn, or, when two pipelines are under way
     already, with the next one that returns. So a busy service pays for a round trip (and the
     engine for an fsync) once for many calls, and an idle one waits for nobody.
 

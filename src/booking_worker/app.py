@@ -172,7 +172,7 @@ class Application:
 
     def _build_doors(self) -> None:
         settings, queue, metrics = self.settings, self._queue, self._metrics
-        self._intake = DirectIntake(queue)
+        self._intake = DirectIntake(queue, metrics)
         patience = settings.worker_lease_seconds + settings.queue_cleanup_interval
         self._lines = LineWatch(queue, patience)
         self._operations = Operations(

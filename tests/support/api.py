@@ -155,7 +155,7 @@ async def running_api(
     """An API on this engine, ready, with a client on a connection of its own."""
     queue = BookingQueue(redis_client, limits)
     metrics = Metrics()
-    intake = DirectIntake(queue)
+    intake = DirectIntake(queue, metrics)
     records: list[Mapping[str, Any]] = []
     operations = Operations(
         queue, intake, metrics, max_seats=4, live_slots=lambda: 7, record=records.append

@@ -14,6 +14,7 @@ from booking_worker.domain.errors import EngineUnavailable, Fenced
 from booking_worker.domain.model import Held, Joined, Lease, Task
 from booking_worker.intake.direct import DirectIntake
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.telemetry.metrics import Metrics
 from tests.support.stage import a_join
 from tests.support.wait import wait_until
 
@@ -43,7 +44,7 @@ class Rush:
         self.unavailable = 0
         self.longest = 0.0
         self.leases: dict[str, list[Lease]] = defaultdict(list)
-        self._intake = DirectIntake(queue)
+        self._intake = DirectIntake(queue, Metrics())
         self._over = False
         self._runs: list[asyncio.Future[None]] = []
 

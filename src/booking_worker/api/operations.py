@@ -70,29 +70,23 @@ class Operations:
         self._sleep = sleep
         self._places: Coalescer[str, Place | None] = Coalescer(queue.positions)
         self._rates = Rates(queue.status)
-        self._joined = metrics.joins.labels("joined")
-        self._joined_again = metrics.joins.labels("again")
         self._refused = metrics.joins.labels("refused")
 
-    async def join_one(self, asked: AskedBooking, idempotency_key: str | None = None) -> Joined:
+    def join_one(
+        self, asked: AskedBooking, idempotency_key: str | None = None
+    ) -> Awaitable[Joined]:
         """One place in line. Joining again is the same place.
 
         Raises:
             InvalidRequest: a field is wrong, or the idempotency key is.
-            IdempotencyConflict, QueueFull.
+            IdempotencyConflict, QueueFull (when awaited).
         """
         try:
             event_id, join = self._prepare(asked, idempotency_key)
         except InvalidRequest:
             self._refused.inc()
             raise
-        del asked  # a message of a kilobyte or more, which the caller may have let go of
-        outcome = await self._intake.join(event_id, join)
-        if isinstance(outcome, BookingWorkerError):
-            self._refused.inc()
-            raise outcome
-        (self._joined_again if outcome.already_queued else self._joined).inc()
-        return outcome
+        return self._intake.join(event_id, join)
 
     async def join(
         self, asked: Sequence[AskedBooking], idempotency_keys: Sequence[str | None] = ()
@@ -110,6 +104,7 @@ class Operations:
                     request, idempotency_keys[at] if idempotency_keys else None
                 )
             except InvalidRequest as error:
+                self._refused.inc()
                 outcomes.append(error)
                 continue
             outcomes.append(_NOT_YET)
@@ -124,15 +119,7 @@ class Operations:
         for (indexes, _), answer in zip(places.values(), answers, strict=True):
             for at, outcome in zip(indexes, answer, strict=True):
                 outcomes[at] = outcome
-        self._count(outcomes)
         return outcomes
-
-    def _count(self, outcomes: Sequence[Joined | BookingWorkerError]) -> None:
-        places = [outcome for outcome in outcomes if isinstance(outcome, Joined)]
-        again = sum(place.already_queued for place in places)
-        self._joined.inc(len(places) - again)
-        self._joined_again.inc(again)
-        self._refused.inc(len(outcomes) - len(places))
 
     def _prepare(self, asked: AskedBooking, idempotency_key: str | None) -> tuple[str, Join]:
         request = validation.booking_request(asked, self._max_seats)

@@ -12,13 +12,16 @@ from booking_worker.domain.model import Join, Joined
 from booking_worker.intake.intake import Intake
 from booking_worker.queue.batching import Coalescer
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.telemetry.metrics import Metrics
 
 
 class DirectIntake(Intake):
     """Brings joins to the queue itself; an answer is as durable as the engine's own."""
 
-    def __init__(self, queue: BookingQueue) -> None:
-        self._joins: Coalescer[Join, Joined | BookingWorkerError] = Coalescer(queue.join)
+    def __init__(self, queue: BookingQueue, metrics: Metrics) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._joins: Coalescer[Join, Joined] = Coalescer(self._join)
 
     @override
     async def start(self) -> None:
@@ -30,7 +33,7 @@ class DirectIntake(Intake):
         await self._joins.drain()
 
     @override
-    def join(self, event_id: str, join: Join) -> asyncio.Future[Joined | BookingWorkerError]:
+    def join(self, event_id: str, join: Join) -> asyncio.Future[Joined]:
         return self._joins.ask(event_id, join)
 
     @override
@@ -38,3 +41,10 @@ class DirectIntake(Intake):
         self, event_id: str, joins: Sequence[Join]
     ) -> asyncio.Future[list[Joined | BookingWorkerError]]:
         return self._joins.ask_many(event_id, joins)
+
+    async def _join(
+        self, event_id: str, joins: Sequence[Join]
+    ) -> list[Joined | BookingWorkerError]:
+        outcomes = await self._queue.join(event_id, joins)
+        self._metrics.count_joins(outcomes)
+        return outcomes

@@ -18,18 +18,18 @@ class Intake(Protocol):
     async def stop(self) -> None:
         """Return once every join taken so far has been answered. May be called again."""
 
-    def join(self, event_id: str, join: Join) -> Awaitable[Joined | BookingWorkerError]:
+    def join(self, event_id: str, join: Join) -> Awaitable[Joined]:
         """The place in line of one join, once it is as durable as the engine promises.
 
-        A refusal (QueueFull, IdempotencyConflict) is answered, not raised: it is the outcome of
-        this join. Whoever awaits it may be cancelled at any time; the join may then have taken
-        place, and asking again answers the same place.
+        Whoever awaits it may be cancelled at any time; the join may then have taken place, and
+        asking again answers the same place.
 
-        Raises:
+        Raises (when awaited):
+            IdempotencyConflict, QueueFull
             EngineUnavailable: the outcome is unknown; asking again is safe.
         """
 
     def join_many(
         self, event_id: str, joins: Sequence[Join]
     ) -> Awaitable[list[Joined | BookingWorkerError]]:
-        """One outcome for each join, in order; otherwise as :meth:`join`."""
+        """One outcome for each join, refusals too, in order; otherwise as :meth:`join`."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
-from booking_worker.domain.errors import EngineUnavailable
+from booking_worker.domain.errors import BookingWorkerError, EngineUnavailable
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -28,7 +28,7 @@ class Coalescer(Generic[Question, Answer]):
 
     def __init__(
         self,
-        send: Callable[[str, Sequence[Question]], Awaitable[Sequence[Answer]]],
+        send: Callable[[str, Sequence[Question]], Awaitable[Sequence[Answer | BookingWorkerError]]],
         most: int = MOST_PER_FLUSH,
     ) -> None:
         self._send = send
@@ -39,7 +39,8 @@ class Coalescer(Generic[Question, Answer]):
         """The answer to one question, later.
 
         Must be called on the event loop. Cancelling the future takes the question back if it
-        has not left yet, and disturbs nobody else. It raises what ``send`` raised.
+        has not left yet, and disturbs nobody else. It raises an answer that is an error, and
+        what ``send`` raised.
         """
         line = self._lines.get(event_id)
         if line is None:
@@ -51,8 +52,8 @@ class Coalescer(Generic[Question, Answer]):
 
     def ask_many(
         self, event_id: str, questions: Sequence[Question]
-    ) -> asyncio.Future[list[Answer]]:
-        """The answers to many questions, in order, later; otherwise as :meth:`ask`.
+    ) -> asyncio.Future[list[Answer | BookingWorkerError]]:
+        """The answers to many questions, errors too, in order, later; otherwise as :meth:`ask`.
 
         They may leave in several batches; when one of these fails, all of them are answered
         with its error, although others may have taken effect.
@@ -91,9 +92,7 @@ class Coalescer(Generic[Question, Answer]):
                     continue
                 try:
                     answers = await self._send(event_id, questions)
-                    for taker, answer in zip(takers, answers, strict=True):
-                        if not taker.done():
-                            taker.set_result(answer)
+                    _tell(takers, answers)
                 except EngineUnavailable as error:
                     # Who came while this call waited in vain must not wait as long once more.
                     _fail([*takers, *line.leave()], error)
@@ -140,15 +139,17 @@ class _Group(Generic[Answer]):
 
     __slots__ = ("_answers", "_wanted", "future")
 
-    def __init__(self, future: asyncio.Future[list[Answer]], wanted: int) -> None:
+    def __init__(
+        self, future: asyncio.Future[list[Answer | BookingWorkerError]], wanted: int
+    ) -> None:
         self.future = future
-        self._answers: list[Answer] = []
+        self._answers: list[Answer | BookingWorkerError] = []
         self._wanted = wanted
 
     def done(self) -> bool:
         return self.future.done()
 
-    def set_result(self, answer: Answer) -> None:
+    def add(self, answer: Answer | BookingWorkerError) -> None:
         # Answers come in the order of the questions: a line is first in, first out.
         self._answers.append(answer)
         if len(self._answers) == self._wanted:
@@ -162,6 +163,18 @@ class _Group(Generic[Answer]):
 
 
 _Takers: TypeAlias = list[asyncio.Future[Answer] | _Group[Answer]]
+
+
+def _tell(takers: _Takers[Answer], answers: Sequence[Answer | BookingWorkerError]) -> None:
+    for taker, answer in zip(takers, answers, strict=True):
+        if taker.done():
+            continue
+        if isinstance(taker, _Group):
+            taker.add(answer)
+        elif isinstance(answer, BookingWorkerError):
+            taker.set_exception(answer)
+        else:
+            taker.set_result(answer)
 
 
 def _fail(takers: _Takers[Answer], error: Exception) -> None:

@@ -140,13 +140,10 @@ class Work(Transitions):
         """Reserved: ``awaiting_payment``, or ``releasing`` when a cancel came meanwhile."""
         # Those that come back together travel together; of one worker, who did it.
         line = f"{lease.worker_id} {lease.event_id}"
-        outcome = await self._holds.ask(line, (lease, held))
-        if isinstance(outcome, Fenced):
-            raise outcome
-        return outcome
+        return await self._holds.ask(line, (lease, held))
 
     @cached_property
-    def _holds(self) -> Coalescer[_NewHold, Status | Fenced]:
+    def _holds(self) -> Coalescer[_NewHold, Status]:
         return Coalescer(self._keep_holds, most=_HOLDS_AT_ONCE)
 
     async def _keep_holds(self, _line: str, holds: Sequence[_NewHold]) -> list[Status | Fenced]:

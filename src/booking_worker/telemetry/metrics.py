@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from threading import Thread
 from typing import Final
 from wsgiref.simple_server import WSGIServer
@@ -18,8 +19,8 @@ from prometheus_client import (
     start_http_server,
 )
 
-from booking_worker.domain.errors import InvalidSettings
-from booking_worker.domain.model import EventStatus
+from booking_worker.domain.errors import BookingWorkerError, InvalidSettings
+from booking_worker.domain.model import EventStatus, Joined
 
 BREAKER_STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
 """What ``booking_worker_breaker_state`` shows for each state of a breaker."""
@@ -95,6 +96,15 @@ class Metrics:
         self.event_paused = gauge(
             "event_paused", "1 while nobody is admitted to the event, else 0.", "event"
         )
+        self.count_joins(())  # each outcome is shown from the start
+
+    def count_joins(self, outcomes: Sequence[Joined | BookingWorkerError]) -> None:
+        """Count what came of joins: those that arrive together at once, as there are so many."""
+        places = [outcome for outcome in outcomes if isinstance(outcome, Joined)]
+        again = sum([place.already_queued for place in places])
+        self.joins.labels("joined").inc(len(places) - again)
+        self.joins.labels("again").inc(again)
+        self.joins.labels("refused").inc(len(outcomes) - len(places))
 
     def show_event(self, books: EventStatus) -> None:
         """Show the books of one event in its gauges."""

@@ -33,7 +33,7 @@ class Desk:
         self.meanwhile: Any = None
         self.operations = Operations(
             self.queue,
-            DirectIntake(self.queue),
+            DirectIntake(self.queue, Metrics()),
             Metrics(),
             max_seats=4,
             live_slots=lambda: 3,

@@ -18,7 +18,12 @@ from tests.support.api import LIMITS, on_one_engine
 async def test_every_method_of_the_contract_has_a_handler(redis_client: Redis):
     queue = BookingQueue(redis_client, LIMITS)
     operations = Operations(
-        queue, DirectIntake(queue), Metrics(), max_seats=1, live_slots=lambda: 0, record=print
+        queue,
+        DirectIntake(queue, Metrics()),
+        Metrics(),
+        max_seats=1,
+        live_slots=lambda: 0,
+        record=print,
     )
     service = QueueService(operations, Health({}), Metrics()).service()
     descriptor = booking_worker_pb2.DESCRIPTOR.services_by_name["BookingWorkerService"]

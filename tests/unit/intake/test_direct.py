@@ -10,6 +10,7 @@ from booking_worker.domain.errors import QueueFull
 from booking_worker.domain.model import Join, Joined
 from booking_worker.intake.direct import DirectIntake
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.telemetry.metrics import Metrics
 from tests.support.api import LIMITS
 
 
@@ -35,7 +36,7 @@ def queue(redis_client: Redis) -> CountingQueue:
 
 
 async def test_joins_that_arrive_together_are_one_call_in_their_order(queue: CountingQueue):
-    intake = DirectIntake(queue)
+    intake = DirectIntake(queue, Metrics())
     await intake.start()
     answers = await asyncio.gather(*(intake.join("e", join_of(f"u{n}")) for n in range(100)))
     assert queue.joins == [100]
@@ -47,7 +48,7 @@ async def test_joins_that_arrive_together_are_one_call_in_their_order(queue: Cou
 
 
 async def test_a_thousand_and_more_are_calls_of_at_most_500(queue: CountingQueue):
-    intake = DirectIntake(queue)
+    intake = DirectIntake(queue, Metrics())
     answers = await intake.join_many("e", [join_of(f"u{n}") for n in range(1201)])
     assert queue.joins == [500, 500, 201]
     assert isinstance(answers[1199], Joined)
@@ -55,7 +56,24 @@ async def test_a_thousand_and_more_are_calls_of_at_most_500(queue: CountingQueue
 
 
 async def test_stopping_waits_for_those_who_joined(queue: CountingQueue):
-    intake = DirectIntake(queue)
+    intake = DirectIntake(queue, Metrics())
     asked = asyncio.ensure_future(intake.join("e", join_of("ann")))
     await intake.stop()
     assert isinstance(asked.result(), Joined)
+
+
+async def test_who_is_refused_hears_an_error_and_all_are_counted(queue: CountingQueue):
+    metrics = Metrics()
+    intake = DirectIntake(queue, metrics)
+    await intake.join_many("e", [join_of(f"u{n}") for n in range(1200)])
+    again = await intake.join("e", join_of("u7"))
+    assert again.already_queued
+    with pytest.raises(QueueFull):
+        await intake.join("e", join_of("late"))
+    counted = {
+        outcome: metrics.registry.get_sample_value(
+            "booking_worker_joins_total", {"outcome": outcome}
+        )
+        for outcome in ("joined", "again", "refused")
+    }
+    assert counted == {"joined": 1200, "again": 1, "refused": 1}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from booking_worker.domain.errors import EngineUnavailable
+from booking_worker.domain.errors import EngineUnavailable, QueueFull
 from booking_worker.queue.batching import Coalescer
 
 
@@ -52,6 +52,22 @@ async def test_one_question_is_answered():
     coalescer = Coalescer(engine.send)
     assert await coalescer.ask("e", 1) == 10
     assert engine.sent == [("e", [1])]
+
+
+async def test_an_answer_that_is_an_error_is_raised_to_one_and_told_to_many():
+    full = QueueFull("e", 1)
+
+    async def send(_event_id: str, questions: Sequence[int]) -> list[int | QueueFull]:
+        return [full if question < 0 else question for question in questions]
+
+    coalescer: Coalescer[int, int] = Coalescer(send)
+    one, refused = coalescer.ask("e", 1), coalescer.ask("e", -2)
+    many = coalescer.ask_many("e", [3, -4])
+    assert await one == 1
+    with pytest.raises(QueueFull) as raised:
+        await refused
+    assert raised.value is full
+    assert await many == [3, full]
 
 
 async def test_what_is_asked_at_once_leaves_at_once():

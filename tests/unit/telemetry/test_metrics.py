@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from booking_worker.domain.errors import InvalidSettings
-from booking_worker.domain.model import EventStatus, Rate
+from booking_worker.domain.errors import IdempotencyConflict, InvalidSettings, QueueFull
+from booking_worker.domain.model import EventStatus, Joined, Rate, Status
 from booking_worker.telemetry.metrics import Metrics, MetricsServer
 
 
@@ -39,6 +39,17 @@ def test_an_event_that_admits_nobody_is_seen(paused: bool):
     metrics = Metrics()
     metrics.show_event(replace(books("gala", 5), paused=paused))
     assert value(metrics, "event_paused", event="gala") == paused
+
+
+def test_joins_are_counted_by_what_came_of_them():
+    metrics = Metrics()
+    outcomes = ("joined", "again", "refused")
+    assert [value(metrics, "joins_total", outcome=one) for one in outcomes] == [0, 0, 0]
+    place = Joined("AAAAAAAAAAAA.gala", 1, already_queued=False, status=Status.WAITING)
+    again = place._replace(already_queued=True)
+    metrics.count_joins([place, again, QueueFull("gala", 1), place, IdempotencyConflict(), again])
+    metrics.count_joins([place])
+    assert [value(metrics, "joins_total", outcome=one) for one in outcomes] == [3, 2, 2]
 
 
 def test_unlimited_and_unknown_capacity_are_told_apart():

@@ -122,12 +122,16 @@ def _seat_numbers(given: Sequence[str], seats: int) -> tuple[str, ...]:
 def _metadata(given: Mapping[str, str]) -> dict[str, str]:
     if len(given) > MOST_METADATA_ENTRIES:
         raise InvalidRequest("metadata", f"must have at most {MOST_METADATA_ENTRIES} entries")
-    # Half the time of dict(given): a protobuf map is no dict, and each join brings one.
-    metadata = {key: given[key] for key in given}
-    keys = "".join(metadata)
+    # Less than half the time of dict(given) and two joins: each join of a sale comes through here.
+    metadata: dict[str, str] = {}
+    keys = text = ""
+    for key in given:
+        metadata[key] = value = given[key]
+        keys += key
+        text += value
     if not keys.isprintable() or "" in metadata:
         raise InvalidRequest("metadata", "must have keys of printable characters")
-    text = keys + "".join(metadata.values())
+    text += keys
     try:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:

@@ -78,6 +78,11 @@ async def test_what_is_killed_comes_back_as_it_was_and_nothing_stays(
     stage.kill_engine()
     await stage.start_service()
     assert stage.endpoint == endpoint
+
+    async def answers() -> bool:
+        return await held(stage) is not None
+
+    await wait_until(answers)  # a connection is not made anew at once
     assert await held(stage) == 1
 
     await stage.set_faults("", Faults())

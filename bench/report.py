@@ -76,6 +76,20 @@ def medians(name: str, runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -
     return {"what": name, **figures}
 
 
+def paired_ratio(
+    subjects: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]]
+) -> float:
+    """The rates of each subject over those of the reference that ran just before it: the median.
+
+    What else the machine does comes and goes within a benchmark, but mostly hits both of a pair.
+    """
+    ratios: list[float] = [
+        subject["per_second"] / reference["per_second"]
+        for subject, reference in zip(subjects, references, strict=True)
+    ]
+    return statistics.median(ratios)
+
+
 def at_least(text: str, value: float, least: float) -> Goal:
     """A goal that grows."""
     return Goal(text, value, value >= least)

@@ -338,7 +338,7 @@ class Application:
         self._health.shut_down()
         # No new claims from here on; calls that wait for an answer still get it.
         if self._pool in self._started:
-            await self._pool.stop()
+            self._started.append(self._started.pop(self._started.index(self._pool)))
         while self._started:
             part = self._started.pop()
             try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any, Final, TextIO, cast
 
 import orjson
@@ -128,8 +129,10 @@ class _NamedLogger:
         self._file = file
 
     def msg(self, line: str) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()
+        # A full disk, or a reader that is gone: who logs has other work, and nobody to tell.
+        with suppress(OSError):
+            self._file.write(line + "\n")
+            self._file.flush()
 
     debug = info = warning = error = critical = exception = msg
 

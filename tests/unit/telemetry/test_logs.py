@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import logging
 from collections.abc import Iterator
@@ -136,6 +137,26 @@ def test_a_logger_of_structlogs_own_is_named_as_well():
     stream = configured()
     structlog.get_logger("booking_worker.other").info("hello")
     assert lines(stream)[0]["logger"] == "booking_worker.other"
+
+
+class FullDisk(io.StringIO):
+    """Takes nothing until there is room."""
+
+    has_room = False
+
+    def write(self, text: str) -> int:
+        if not self.has_room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_who_logs_goes_on_while_no_line_can_be_written():
+    stream = FullDisk()
+    logs.configure("info", "json", stream)
+    logs.get_logger(NAME).error("lost")
+    stream.has_room = True
+    logs.get_logger(NAME).error("told")
+    assert [line["msg"] for line in lines(stream)] == ["told"]
 
 
 def test_logs_go_to_standard_error_by_default(capsys: pytest.CaptureFixture[str]):

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.load import read_messages, write_messages
+from booking_worker.config import Settings
 
 ROOT: Final = Path(__file__).parents[1]
 SERVICE: Final = "/booking_worker.v1.BookingWorkerService/"
 _READY_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 30.0
+_SETTINGS: Final = frozenset(Settings.model_fields)
 
 
 class BenchmarkError(Exception):
@@ -241,7 +243,9 @@ def run_module(module: str, *arguments: str) -> Any:
 
 def _environment(settings: Mapping[str, object]) -> dict[str, str]:
     path = os.pathsep.join([str(ROOT), str(ROOT / "src")])
-    return {**os.environ, "PYTHONPATH": path, **{key: str(v) for key, v in settings.items()}}
+    # What is set in the shell must not change what is measured.
+    ours = {name: value for name, value in os.environ.items() if name.lower() not in _SETTINGS}
+    return {**ours, "PYTHONPATH": path, **{key: str(v) for key, v in settings.items()}}
 
 
 @contextmanager

@@ -30,11 +30,12 @@ find_python() {
 
 ensure_venv() {
   local stamp="$VENV/.stamp" wanted python install
-  wanted=$(cat requirements/dev.txt pyproject.toml | cksum)
+  # With the path: a copy's .venv would run the code that it was copied from.
+  wanted="$PWD $(cat requirements/dev.txt pyproject.toml | cksum)"
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && new_enough "$PYTHON_OF_VENV"; then
     return
   fi
-  if ! new_enough "$PYTHON_OF_VENV"; then
+  if ! new_enough "$PYTHON_OF_VENV" || ! grep -qsF "$PWD " "$stamp"; then
     python=$(find_python) || exit 1
     say "making .venv with $("$python" --version) ..."
     "$python" -m venv --clear "$VENV" >&2 ||

@@ -25,7 +25,9 @@ check "generated code is what proto/ gives" scripts/generate-proto.sh --check
 # Most of a test is waiting for servers that start, stop and fail over: four at a time fill two cores.
 # What fails beside others runs once more, alone: a defect fails again, a machine too busy does not.
 run_tests() {
-  python -m pytest -n 4 --dist worksteal "$@" && return
+  python -m pytest -n 4 --dist worksteal "$@"
+  local said=$?
+  [ $said -eq 1 ] || return $said # 1: tests failed. Anything else is no list of failed tests.
   printf '\nonce more, alone:\n'
   python -m pytest --last-failed --last-failed-no-failures none "$@"
 }

@@ -26,7 +26,9 @@ async def test_everybody_who_waits_is_told_with_one_word_for_the_event(
 async def test_in_chunks_the_event_is_told_once(stage: Stage, queue: BookingQueue):
     ids = await stage.join_many(5)
     await stage.capacity(0)
-    assert [await queue.sell_out(EVENT, limit=2) for _ in range(4)] == [3, 1, 0, None]
+    assert await queue.sell_out(EVENT, limit=2) == 3
+    later = [await queue.sell_out(EVENT, limit=2, goes_on=True) for _ in range(3)]
+    assert later == [1, 0, None]
     told = [change for change in await stage.changes() if change.after == "sold_out"]
     assert [change.item_id for change in told] == ["", *ids]
 
@@ -36,6 +38,8 @@ async def test_who_comes_afterwards_is_told_as_well(stage: Stage, queue: Booking
     late = await stage.join_one("ben")
     assert await queue.sell_out(EVENT) == 0
     assert (await stage.item(late)).status is Status.SOLD_OUT
+    told = [change for change in await stage.changes() if change.after == "sold_out"]
+    assert [change.user_id for change in told] == ["", "ann", "", "ben"]
 
 
 async def test_tickets_that_come_back_open_the_sale_again(stage: Stage, queue: BookingQueue):
@@ -115,3 +119,11 @@ async def test_an_entry_without_an_item_is_dropped(stage: Stage, queue: BookingQ
     await stage.client.zadd(stage.key("positions"), {"AAAAAAAAAAAA.concert": 0})
     await stage.capacity(0)
     assert await queue.sell_out(EVENT) == 0
+
+
+async def test_when_nobody_was_told_the_event_is_not_told_either(stage: Stage, queue: BookingQueue):
+    item_id = await stage.sold_out("ann")
+    await stage.client.zadd(stage.key("positions"), {"AAAAAAAAAAAA.concert": 0})
+    assert await queue.sell_out(EVENT) == 0
+    told = [change for change in await stage.changes() if change.after == "sold_out"]
+    assert [change.item_id for change in told] == ["", item_id]

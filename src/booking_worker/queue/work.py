@@ -238,10 +238,13 @@ class Work(Transitions):
         )  # fmt: skip
         return None if waiting < 0 else waiting
 
-    async def sell_out(self, event_id: str, limit: int = 500) -> int | None:
+    async def sell_out(
+        self, event_id: str, limit: int = 500, *, goes_on: bool = False
+    ) -> int | None:
         """Turn up to ``limit`` waiting items to ``sold_out``, if it is certain that all is sold.
 
+        The whole event is told too, unless this ``goes_on`` with what the call before began.
         Answers how many still wait; None when it is not certain, or nobody waits.
         """
-        waiting: int = await self._run("sell_out", event_id, limit=limit)
+        waiting: int = await self._run("sell_out", event_id, limit=limit, goes_on=int(goes_on))
         return None if waiting < 0 else waiting

@@ -266,9 +266,9 @@ class CapacityKeeper:
 
     async def _tell_sold_out(self, event_id: str, event: _Event) -> None:
         """Tell everybody who waits, if it is certain that nothing can come back."""
-        waiting: int | None = 1
+        waiting = await self._queue.sell_out(event_id)
         while waiting:
-            waiting = await self._queue.sell_out(event_id)
+            waiting = await self._queue.sell_out(event_id, goes_on=True)
         if waiting == 0:
             event.is_watched = False
 

@@ -255,7 +255,9 @@ async def test_everybody_is_told_that_it_is_sold_out(
     stage: Stage, scripted: Crew, keeper: CapacityKeeper, monkeypatch: pytest.MonkeyPatch
 ):
     sell_out = stage.queue.sell_out
-    monkeypatch.setattr(stage.queue, "sell_out", lambda event_id: sell_out(event_id, 10))
+    monkeypatch.setattr(
+        stage.queue, "sell_out", lambda event_id, **more: sell_out(event_id, 10, **more)
+    )
     scripted.script.answers["CheckAvailability"] = available(0)
     items = await stage.join_many(35)
     assert await keeper.left(EVENT) == 0

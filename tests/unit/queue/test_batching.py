@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from booking_worker.domain.errors import EngineUnavailable, QueueFull
-from booking_worker.queue.batching import ENOUGH_FOR_A_SECOND, Coalescer
+from booking_worker.queue.batching import Coalescer
+from booking_worker.queue.runner import PATIENCE_SECONDS
 
 
 class Engine:
@@ -92,129 +93,6 @@ async def test_what_is_asked_meanwhile_leaves_with_the_next_call():
     assert engine.most_under_way == {"e": 1}
 
 
-class Ferries:
-    """Each call waits until the test lets it go, in whatever order."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[list[int], asyncio.Future[None]]] = []
-
-    async def send(self, _event_id: str, questions: Sequence[int]) -> list[int]:
-        gate: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.calls.append((list(questions), gate))
-        await gate
-        return [question * 10 for question in questions]
-
-    @property
-    def loads(self) -> list[int]:
-        return [len(questions) for questions, _ in self.calls]
-
-    async def back(self, at: int) -> None:
-        self.calls[at][1].set_result(None)
-        await turn()
-
-
-async def test_enough_of_them_do_not_wait_for_the_one_that_is_under_way():
-    ferries = Ferries()
-    coalescer = Coalescer(ferries.send)
-    first = coalescer.ask("e", 0)
-    await turn()
-    few = [coalescer.ask("e", n) for n in range(1, ENOUGH_FOR_A_SECOND)]
-    await turn()
-    assert ferries.loads == [1]
-    last = coalescer.ask("e", ENOUGH_FOR_A_SECOND)
-    await turn()
-    assert ferries.loads == [1, ENOUGH_FOR_A_SECOND]
-    await ferries.back(1)
-    assert [await one for one in (*few, last)] == [
-        n * 10 for n in range(1, ENOUGH_FOR_A_SECOND + 1)
-    ]
-    assert not first.done()
-    await ferries.back(0)
-    assert await first == 0
-
-
-async def test_never_are_more_than_two_under_way():
-    ferries = Ferries()
-    coalescer = Coalescer(ferries.send)
-    calls = [coalescer.ask("e", 0)]
-    for _ in range(4):
-        await turn()
-        calls += [coalescer.ask("e", n) for n in range(ENOUGH_FOR_A_SECOND)]
-    await turn()
-    assert ferries.loads == [1, ENOUGH_FOR_A_SECOND]
-    await ferries.back(0)
-    assert ferries.loads == [1, ENOUGH_FOR_A_SECOND, 3 * ENOUGH_FOR_A_SECOND]
-    await ferries.back(1)
-    await ferries.back(2)
-    assert sum([await call for call in calls]) == 4 * 10 * sum(range(ENOUGH_FOR_A_SECOND))
-
-
-async def test_who_comes_back_leaves_a_few_to_the_other():
-    ferries = Ferries()
-    coalescer = Coalescer(ferries.send)
-    first = coalescer.ask("e", 0)
-    await turn()
-    second = coalescer.ask_many("e", range(ENOUGH_FOR_A_SECOND))
-    await turn()
-    late = coalescer.ask("e", 7)
-    await ferries.back(1)
-    assert second.done()
-    assert ferries.loads == [1, ENOUGH_FOR_A_SECOND]
-    await ferries.back(0)
-    assert first.done()
-    assert ferries.loads == [1, ENOUGH_FOR_A_SECOND, 1]
-    await ferries.back(2)
-    assert await late == 70
-
-
-async def test_many_are_answered_in_order_whichever_part_comes_back_first():
-    ferries = Ferries()
-    coalescer = Coalescer(ferries.send, most=200)
-    many = coalescer.ask_many("e", range(350))
-    await turn()
-    more = coalescer.ask("e", 0)
-    await turn()
-    assert ferries.loads == [200, 151]
-    await ferries.back(1)
-    assert await more == 0
-    assert not many.done()
-    await ferries.back(0)
-    assert await many == [n * 10 for n in range(350)]
-
-
-async def test_an_engine_that_is_away_fails_those_who_wait_but_not_what_is_under_way():
-    ferries = Ferries()
-    coalescer = Coalescer(ferries.send)
-    first = coalescer.ask("e", 1)
-    await turn()
-    second = coalescer.ask_many("e", range(ENOUGH_FOR_A_SECOND))
-    await turn()
-    waits = coalescer.ask("e", 3)
-    ferries.calls[1][1].set_exception(EngineUnavailable("away"))
-    await turn()
-    for failed in (second, waits):
-        with pytest.raises(EngineUnavailable):
-            await failed
-    await ferries.back(0)
-    assert await first == 10
-
-
-async def test_draining_waits_for_both_that_are_under_way():
-    ferries = Ferries()
-    coalescer = Coalescer(ferries.send)
-    coalescer.ask("e", 1)
-    await turn()
-    coalescer.ask_many("e", range(ENOUGH_FOR_A_SECOND))
-    await turn()
-    drained = asyncio.ensure_future(coalescer.drain())
-    for at in (1, 0):
-        await turn()
-        assert not drained.done()
-        await ferries.back(at)
-    await drained
-    assert not coalescer._lines
-
-
 async def test_no_call_has_more_than_the_most():
     engine = Engine()
     coalescer = Coalescer(engine.send, most=3)
@@ -283,6 +161,25 @@ async def test_an_engine_that_is_away_is_told_to_those_who_came_meanwhile_too():
     for outcome in await asyncio.gather(*asked, many, return_exceptions=True):
         assert isinstance(outcome, EngineUnavailable)
     assert engine.sent == [("e", [1, 2])]
+
+
+async def test_the_wait_for_the_batch_before_counts():
+    """Else the answers to two slow calls, one after the other, would take as long as both."""
+    answers = asyncio.Event()
+
+    async def send(_event_id: str, questions: Sequence[int]) -> Sequence[int]:
+        await (answers if questions == [1] else asyncio.Event()).wait()
+        return questions
+
+    coalescer: Coalescer[int, int] = Coalescer(send)
+    first = coalescer.ask("e", 1)
+    await turn()
+    second = coalescer.ask("e", 2)
+    coalescer._lines["e"].asked_at[0] -= PATIENCE_SECONDS
+    answers.set()
+    assert await first == 1
+    with pytest.raises(EngineUnavailable, match=r"within 1\.8 s"):
+        await second
 
 
 async def test_answers_that_are_too_few_are_an_error_for_all():

@@ -11,10 +11,10 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from booking_worker.domain.errors import PeerRefused
+from booking_worker.domain.errors import PeerRefused, PeerUnavailable
 from booking_worker.domain.model import BookingRequest, Held
 from booking_worker.peers.breaker import Breaker
-from booking_worker.peers.call import Caller, CodedRefusal
+from booking_worker.peers.call import FINAL_REFUSALS, Caller, CodedRefusal
 from booking_worker.proto import booking_pb2, booking_pb2_grpc
 
 
@@ -107,6 +107,8 @@ class BookingClient:
         """The booking for this request: a new one, or the one made first under the key.
 
         A booking that was made under the key but is gone by now is refused: nobody can pay it.
+        That something is not found is no refusal: an event may be known there later than here,
+        and who waits for it would be refused for good.
         """
         message = booking_pb2.CreateBookingRequest(
             user_id=request.user_id,
@@ -118,7 +120,12 @@ class BookingClient:
         )
         message.metadata["total_amount"] = amount_text(request.total_amount)
         message.metadata["currency"] = request.currency
-        answer = await self._call(self._stub.CreateBooking, message, _is_complete)
+        try:
+            answer = await self._call(self._stub.CreateBooking, message, _is_complete)
+        except CodedRefusal as error:
+            if error.code in FINAL_REFUSALS:
+                raise
+            raise PeerUnavailable(error.peer, f"{error.code.name}: {error.message}") from None
         if not answer.success:
             raise self._call.refused(answer.message)
         booking = answer.booking

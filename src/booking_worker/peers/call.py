@@ -15,20 +15,21 @@ from booking_worker.peers.breaker import Breaker
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
-REFUSALS: Final = frozenset(
+FINAL_REFUSALS: Final = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.ALREADY_EXISTS,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.OUT_OF_RANGE,
     }
 )
-"""The codes that are a definite no to this one request.
+"""The codes that say of a request for a booking that it will never be granted."""
 
-All others may pass. Among them are UNIMPLEMENTED and UNAUTHENTICATED: they say that we were
-set up wrongly, and a whole line must not be refused for that.
+REFUSALS: Final = FINAL_REFUSALS | {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE}
+"""The codes that are a definite no to this one request, of a peer that is well.
+
+All others may pass. Among them are UNIMPLEMENTED, UNAUTHENTICATED and PERMISSION_DENIED: they
+say that we, or a proxy on the way, were set up wrongly, and a whole line must not be refused
+for that.
 """
 
 

@@ -155,6 +155,27 @@ async def test_create_refused_by_answer_or_by_code(server: ScriptedServer, clien
         await client.create(REQUEST, "item-1")
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE])
+async def test_create_refused_for_now_is_asked_again(
+    server: ScriptedServer, client, code: grpc.StatusCode
+) -> None:
+    """And one unknown event opens no breaker, which would stop all others."""
+    server.script.answers["CreateBooking"] = Refuse(code, "no such event")
+    for _ in range(5):
+        with pytest.raises(PeerUnavailable, match=f"{code.name}: no such event"):
+            await client.create(REQUEST, "item-1")
+    assert client.breaker.state == "closed"
+
+
+async def test_create_kept_off_by_a_proxy_opens_the_breaker(server, client) -> None:
+    server.script.answers["CreateBooking"] = Refuse(grpc.StatusCode.PERMISSION_DENIED, "RBAC")
+    for _ in range(3):
+        with pytest.raises(PeerUnavailable, match="PERMISSION_DENIED: RBAC"):
+            await client.create(REQUEST, "item-1")
+    with pytest.raises(PeerBreakerOpen):
+        await client.create(REQUEST, "item-1")
+
+
 async def test_create_without_a_booking_is_asked_again(server: ScriptedServer, client) -> None:
     server.script.answers["CreateBooking"] = booking_pb2.BookingResponse(success=True)
     for _ in range(3):
@@ -271,8 +292,8 @@ async def test_get_of_what_is_not_found_is_gone(server: ScriptedServer, client) 
 
 
 async def test_get_refused_is_not_taken_for_gone(server: ScriptedServer, client) -> None:
-    server.script.answers["GetBooking"] = Refuse(grpc.StatusCode.PERMISSION_DENIED, "who are you")
-    with pytest.raises(PeerRefused, match="who are you"):
+    server.script.answers["GetBooking"] = Refuse(grpc.StatusCode.INVALID_ARGUMENT, "no id of ours")
+    with pytest.raises(PeerRefused, match="no id of ours"):
         await client.get("b1")
     server.script.answers["GetBooking"] = booking_pb2.BookingResponse(message="not today")
     with pytest.raises(PeerRefused, match="not today"):

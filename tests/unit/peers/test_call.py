@@ -9,7 +9,7 @@ import pytest
 
 from booking_worker.domain.errors import PeerBreakerOpen, PeerRefused, PeerUnavailable
 from booking_worker.peers.breaker import Breaker
-from booking_worker.peers.call import REFUSALS, Caller, CodedRefusal
+from booking_worker.peers.call import FINAL_REFUSALS, REFUSALS, Caller, CodedRefusal
 from booking_worker.peers.channel import open_channel
 from booking_worker.proto import booking_pb2, booking_pb2_grpc
 from tests.support.wait import wait_until
@@ -54,9 +54,14 @@ async def test_a_refusal_is_a_healthy_answer(
 
 
 def test_the_designs_refusals_are_refusals() -> None:
-    names = {code.name for code in REFUSALS}
-    assert {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "ALREADY_EXISTS"} <= names
-    assert not names & {"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "RESOURCE_EXHAUSTED"}
+    names = {code.name for code in FINAL_REFUSALS}
+    assert names == {"INVALID_ARGUMENT", "FAILED_PRECONDITION", "ALREADY_EXISTS"}
+    assert {code.name for code in REFUSALS} == names | {"NOT_FOUND", "OUT_OF_RANGE"}
+
+
+def test_a_wrong_set_up_is_no_refusal() -> None:
+    wrong = {"UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"}
+    assert not wrong & {code.name for code in REFUSALS}
 
 
 @pytest.mark.parametrize("code", TRANSIENT)

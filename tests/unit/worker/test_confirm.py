@@ -79,7 +79,7 @@ async def test_a_refusal_is_settled_by_what_the_booking_is(
     [
         {"ConfirmBooking": DOWN},
         {"ConfirmBooking": REFUSED, "GetBooking": DOWN},
-        {"ConfirmBooking": REFUSED, "GetBooking": Refuse(grpc.StatusCode.PERMISSION_DENIED)},
+        {"ConfirmBooking": REFUSED, "GetBooking": Refuse(grpc.StatusCode.INVALID_ARGUMENT)},
     ],
     ids=["confirm", "get", "get refused"],
 )

@@ -168,7 +168,7 @@ async def test_a_refused_cancel_is_decided_by_what_the_booking_has_become(
         {"GetBooking": OPEN, "CancelBooking": DOWN},
         {"GetBooking": OPEN, "CancelBooking": CANCEL_REFUSED},
         {"GetBooking": OPEN, "CancelBooking": cancelled(), "ReleaseTickets": DOWN},
-        {"GetBooking": Refuse(grpc.StatusCode.PERMISSION_DENIED)},
+        {"GetBooking": Refuse(grpc.StatusCode.INVALID_ARGUMENT)},
     ],
     ids=["get", "cancel", "cancel refused for good", "tickets", "get refused"],
 )

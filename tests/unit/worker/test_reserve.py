@@ -64,6 +64,28 @@ async def test_the_failure_that_opens_the_breaker_uses_up_no_attempt(stage: Stag
     assert (record.status, record.attempts, record.crashes) == (Status.PROCESSING, 0, 0)
 
 
+async def test_a_wrong_set_up_refuses_nobody(stage: Stage, scripted: Crew):
+    """What a proxy denies is no word of the Booking Service's on whom it denies it to."""
+    denied = Refuse(grpc.StatusCode.PERMISSION_DENIED, "RBAC: access denied")
+    scripted.script.answers |= {"CreateBooking": denied, "CheckAvailability": available(9)}
+    await stage.capacity(9)
+    items = await stage.join_many(9)
+    outcomes = [await run(scripted, lease) for lease in await stage.claim(9)]
+    assert outcomes == [*[Outcome.RETRY] * 4, *[Outcome.HANDED_BACK] * 5]
+    assert not scripted.booking.breaker.allows
+    assert Status.REJECTED not in await scripted.statuses(items)
+
+
+async def test_an_event_that_the_booking_service_does_not_know_is_tried_again(
+    stage: Stage, scripted: Crew
+):
+    scripted.script.answers["CreateBooking"] = Refuse(grpc.StatusCode.NOT_FOUND, "no such event")
+    lease = await stage.processing()
+    assert await run(scripted, lease) is Outcome.RETRY
+    record = await stage.item(lease.item_id)
+    assert (record.status, record.attempts) == (Status.PROCESSING, 1)
+
+
 async def test_what_the_breaker_kept_from_being_asked_is_back_at_its_place(
     stage: Stage, scripted: Crew
 ):

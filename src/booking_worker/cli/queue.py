@@ -197,6 +197,7 @@ def pause(
     operator: Operator = "",
     address: Address = "",
     tls_ca: TlsCa = None,
+    json: Json = False,
 ) -> None:
     """Admit nobody until `queue resume`: to one event, or to any.
 
@@ -205,6 +206,7 @@ def pause(
     knows it within a second.
     """
     from booking_worker.cli.client import service
+    from booking_worker.cli.output import print_json
     from booking_worker.proto import admin_pb2
 
     request = admin_pb2.PauseAdmissionRequest(
@@ -212,7 +214,10 @@ def pause(
     )
     with service(address, tls_ca) as client:
         client.call(client.admin.PauseAdmission, request)
-    typer.echo(f"Nobody is admitted to {event or 'any event'} until it is resumed.")
+    if json:
+        print_json({"event_id": event, "status": "paused", "reason": reason})
+    else:
+        typer.echo(f"Nobody is admitted to {event or 'any event'} until it is resumed.")
 
 
 @app.command(
@@ -226,12 +231,14 @@ def resume(
     operator: Operator = "",
     address: Address = "",
     tls_ca: TlsCa = None,
+    json: Json = False,
 ) -> None:
     """Admit again, after `queue pause` or when data were lost.
 
     Capacity is refreshed first where that is due. What to check before: docs/upgrade.md.
     """
     from booking_worker.cli.client import service
+    from booking_worker.cli.output import print_json
     from booking_worker.proto import admin_pb2
 
     request = admin_pb2.ResumeAdmissionRequest(
@@ -239,6 +246,10 @@ def resume(
     )
     with service(address, tls_ca) as client:
         was = client.call(client.admin.ResumeAdmission, request).paused_because
+    if json:
+        status = "resumed" if was else "not_paused"
+        print_json({"event_id": event, "status": status, "reason": was})
+        return
     what = event or "all events"
     typer.echo(f"{what}: resumed; paused was: {was}" if was else f"{what}: not paused.")
 

@@ -158,6 +158,19 @@ async def test_admission_is_paused_and_resumed(served: Served, event: list[str],
     assert "paused" not in (await served("queue", "status", EVENT)).out
 
 
+@pytest.mark.parametrize("event", [EVENT, ""])
+async def test_a_pause_and_a_resume_are_told_to_scripts(served: Served, event: str):
+    await served.api.join("ann")
+    named = [event] if event else []
+    ran = await served("queue", "pause", *named, "--reason", "flooded", "--json")
+    assert ran.json == {"event_id": event, "status": "paused", "reason": "flooded"}
+    assert (await served("queue", "status", EVENT, "--json")).json["paused"]
+    ran = await served("queue", "resume", *named, "--json")
+    assert ran.json == {"event_id": event, "status": "resumed", "reason": "flooded"}
+    ran = await served("queue", "resume", *named, "--json")
+    assert ran.json == {"event_id": event, "status": "not_paused", "reason": ""}
+
+
 @pytest.mark.parametrize("given, told", [(["--as", "eve"], "eve"), ([], getpass.getuser())])
 async def test_the_audit_log_hears_who_paused_and_why(served: Served, given: list[str], told: str):
     await served("queue", "pause", EVENT, "--reason", "flooded", *given)

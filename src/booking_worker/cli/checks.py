@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import socket
 import tempfile
@@ -15,24 +16,29 @@ import grpc
 from booking_worker.cli.client import own_address, service
 from booking_worker.cli.output import CommandFailed
 from booking_worker.config import Settings, explain, load
-from booking_worker.config.engines import engine_of, needs_of
+from booking_worker.config.engines import access_of, engine_of, needs_of
 from booking_worker.domain.errors import (
     BookingWorkerError,
     EngineInUse,
+    EngineUnavailable,
     InvalidSettings,
     PeerError,
 )
 from booking_worker.engine.data_dir import DataDir
 from booking_worker.engine.durability import read_durability
 from booking_worker.engine.embedded import EmbeddedEngine
+from booking_worker.engine.redis import server_client
 from booking_worker.peers.channel import open_channel
 from booking_worker.peers.services import Services
 from booking_worker.proto import booking_worker_pb2
+from booking_worker.queue import keys, scripts
+from booking_worker.queue.routing import runner_for
 
 Grade: TypeAlias = Literal["fine", "mind", "wrong"]
 
 _PEER_SECONDS: Final = 3.0
 _FEW_BYTES: Final = 1 << 30
+_LOCK_MS: Final = 1000
 _PEERS: Final = {
     "booking": "GRPC_BOOKING_SERVICE_ENDPOINT",
     "ticket": "GRPC_TICKET_SERVICE_ENDPOINT",
@@ -69,6 +75,7 @@ def look_at_everything(address: str = "", tls_ca: Path | None = None) -> list[Fi
     return [
         *findings,
         *try_engine(settings),
+        *asyncio.run(ask_lock_nodes(settings)),
         *asyncio.run(ask_peers(settings)),
         Finding("service", "mind", "does not run here", "`booking-worker serve` starts it."),
         *ports(settings),
@@ -135,6 +142,8 @@ def _advice(name: str) -> str:
     return {
         "engine": "See the engine's log; that of the embedded one is engine.log in DATA_DIR.",
         "durability": "Mend what it names in the engine, or see whether its disk is full.",
+        "lock_nodes": "Start it or mend what it says, or change REDIS_LOCK_NODES. Sales go on;"
+        " audit log and Realtime wait while most do not answer.",
         "worker": "See the log of the service, and `booking-worker queue status`.",
     }.get(name, "See the log of the service.")
 
@@ -166,6 +175,41 @@ async def _ask_engine(settings: Settings) -> list[Finding]:
         for note in durability.notes
     ]
     return findings
+
+
+async def ask_lock_nodes(settings: Settings) -> list[Finding]:
+    """Whether each of REDIS_LOCK_NODES gives out a lock."""
+    nodes = settings.redis_lock_nodes
+    problems = await asyncio.gather(*(_lock_problem(settings, *node) for node in nodes))
+    findings = [
+        Finding("lock_nodes", "wrong", f"{host}:{port}: {problem}", _advice("lock_nodes"))
+        for (host, port), problem in zip(nodes, problems, strict=True)
+        if problem
+    ]
+    if nodes and not findings:
+        findings.append(Finding("lock_nodes", "fine", f"all {len(nodes)} give out locks"))
+    return findings
+
+
+async def _lock_problem(settings: Settings, host: str, port: int) -> str:
+    """Why no lock is to be had there; empty when one is."""
+    # By taking one that nobody wants. Who may not run scripts, a replica and a node of a Cluster
+    # would answer a PING.
+    mine = secrets.token_hex(8)
+    lock = keys.of_event(f"check-{mine}")["lock"]
+    client = server_client((host, port), access_of(settings))
+    try:
+        runner = runner_for(client)
+        await runner.run(scripts.load("locks/hold"), [lock], [mine, _LOCK_MS])
+        await runner.run(scripts.load("locks/release"), [lock], [mine])
+    except EngineUnavailable as error:
+        # Without the words that it is the engine.
+        return str(error).partition(": ")[2]
+    except Exception as error:  # noqa: BLE001 - of redis-py, whose errors are the queue's to know
+        return f"{type(error).__name__}: {error}"
+    finally:
+        await client.aclose()
+    return ""
 
 
 def _try_embedded(settings: Settings) -> list[Finding]:

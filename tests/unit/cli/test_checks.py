@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -189,6 +190,62 @@ async def test_an_engine_of_ones_own_that_is_not_there_is_named(
     (finding,) = await asyncio.to_thread(of_redis, monkeypatch, server)
     assert finding.grade == "wrong"
     assert "see REDIS_HOST, REDIS_PORT" in finding.says
+
+
+async def asked_lock_nodes(
+    monkeypatch: pytest.MonkeyPatch, *servers: Server
+) -> list[checks.Finding]:
+    monkeypatch.setenv("REDIS_LOCK_NODES", ",".join(server.endpoint for server in servers))
+    return await checks.ask_lock_nodes(checks.load())
+
+
+async def test_lock_nodes_that_give_out_locks_are_fine_and_keep_nothing(
+    no_settings: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert await checks.ask_lock_nodes(checks.load()) == []
+    async with standalone() as one, standalone() as other:
+        (finding,) = await asked_lock_nodes(monkeypatch, one, other)
+        assert await one.ask("DBSIZE") == await other.ask("DBSIZE") == 0
+    assert (finding.about, finding.grade) == ("lock_nodes", "fine")
+    assert finding.says == "all 2 give out locks"
+
+
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), "READONLY|You can't write against a read only replica"),
+        (("ACL", "SETUSER", "default", "-@scripting"), "no permissions"),
+    ],
+)
+async def test_a_lock_node_that_answers_and_gives_out_none_is_named(
+    no_settings: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], says: str
+):
+    async with standalone() as server:
+        await server.ask(*command)
+        (finding,) = await asked_lock_nodes(monkeypatch, server)
+    assert finding.grade == "wrong"
+    assert finding.says.startswith(f"{server.endpoint}: ")
+    assert re.search(says, finding.says)
+
+
+async def test_a_lock_node_that_does_not_answer_is_named_by_a_check_without_a_service(
+    command: Command, alone: Path, monkeypatch: pytest.MonkeyPatch
+):
+    async with standalone() as server, standalone() as gone:
+        await gone.stop()
+        for name, value in {
+            "ENGINE": "redis",
+            "REDIS_PORT": str(server.port),
+            "REDIS_LOCK_NODES": f"{server.endpoint},{gone.endpoint}",
+        }.items():
+            monkeypatch.setenv(name, value)
+        ran = await asyncio.to_thread(command, "check", "--json")
+    assert ran.code == 1
+    finding = found(ran, "lock_nodes")
+    assert finding["grade"] == "wrong"
+    assert finding["says"].startswith(f"{gone.endpoint}: ")
+    assert "connecting to" in finding["says"]
+    assert "change REDIS_LOCK_NODES" in finding["advice"]
 
 
 def test_a_disk_that_is_nearly_full_is_told(no_settings: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,4 +8,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ensure_venv
 
 [ $# -gt 0 ] || set -- serve --sandbox
+# What the service tells to type in another terminal: `booking-worker` is on nobody's PATH here.
+export BOOKING_WORKER_CALLED_AS=./scripts/dev.sh
 exec "$VENV/bin/booking-worker" "$@"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -133,22 +135,60 @@ def _welcome(service: Application | Supervisor, processes: int, *, sandbox: bool
     ]
     if sandbox:
         lines.append("             (the last three are the sandbox's stand-ins)")
+    command = _called_as()
     plaintext = "" if settings.grpc_tls_cert else " -plaintext"
     lines += [
         "",
         "Try in another terminal:",
         "",
+        *([] if tls else _join_in_python(grpc)),
+        f"  {command} queue status{at}",
+        f"  {command} queue list concert{at}",
+        f"  {command} check{at}",
+        f"  {command} demo --buyers 2000 --tickets 100    # a whole sale, on its own",
+        "",
+        "Where you have grpcurl:",
+        "",
         f"  grpcurl{plaintext} -d '{_JOIN}' \\",
         f"    localhost:{grpc} booking_worker.v1.BookingWorkerService/EnqueueBooking",
-        f"  booking-worker queue status{at}",
-        f"  booking-worker queue list concert{at}",
-        f"  curl http://localhost:{http}/healthz",
-        "  booking-worker demo --buyers 2000 --tickets 100    # a whole sale, on its own",
         "",
         "Ctrl-C stops it.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _called_as() -> str:
+    """What to type for `booking-worker` in another terminal, in the same directory."""
+    # scripts/dev.sh sets this: in a checkout the command itself is on nobody's PATH.
+    if told := os.environ.get("BOOKING_WORKER_CALLED_AS"):
+        return told
+    program = Path(sys.argv[0])
+    if program.name != "booking-worker":
+        return f"{shlex.quote(_near(Path(sys.executable)))} -m booking_worker"
+    found = shutil.which("booking-worker")
+    if found and program.exists() and program.samefile(found):
+        return "booking-worker"
+    return shlex.quote(_near(program))
+
+
+def _near(program: Path) -> str:
+    """How to call the program from here: a short path where it is below here."""
+    path = program.absolute()
+    return f"./{path.relative_to(Path.cwd())}" if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _join_in_python(port: int) -> list[str]:
+    """A command that joins and needs nothing that is not here already."""
+    # Lines are broken inside parentheses alone: elsewhere Python minds how they are indented.
+    python = shlex.quote(_near(Path(sys.executable)))
+    return [
+        f"  {python} -c 'import grpc; from booking_worker.proto import (",
+        "    booking_worker_pb2 as pb, booking_worker_pb2_grpc as rpc); print(",
+        f'    rpc.BookingWorkerServiceStub(grpc.insecure_channel("localhost:{port}"))',
+        "    .EnqueueBooking(pb.EnqueueBookingRequest(",
+        '    user_id="ann", event_id="concert", seat_count=2)))\'',
+    ]
 
 
 _JOIN = '{"user_id": "ann", "event_id": "concert", "seat_count": 2}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 import grpc
 import pytest
 
+from booking_worker.cli import serve
 from booking_worker.proto import booking_worker_pb2, booking_worker_pb2_grpc
 from tests.support.engines import EXTERNAL_ENGINES, STANDALONE, Engines, ServersKind, settings_of
 from tests.support.processes import child_environment
@@ -22,6 +24,7 @@ from tests.support.wait import wait_until
 from tests.unit.cli.conftest import Command
 
 STARTS_WITHIN = 25
+DEV_SH = Path(__file__).parents[3] / "scripts" / "dev.sh"
 
 Environment: TypeAlias = dict[str, str]
 
@@ -109,16 +112,79 @@ def service(
 def test_it_says_where_everything_is_and_what_to_try(service: Running):
     facts = service.facts()
     assert facts["pid"] == service.process.pid
+    at = f"localhost:{facts['grpc_port']}"
     for text in (
-        f"localhost:{facts['grpc_port']}",
+        at,
         f"http://localhost:{facts['http_port']}/healthz",
         f"http://localhost:{facts['metrics_port']}/metrics",
         facts["data_dir"],
-        f"booking-worker queue status --address localhost:{facts['grpc_port']}",
+        f"  {sys.executable} -m booking_worker queue status --address {at}",
         "grpcurl -plaintext",
         "the last three are the sandbox's stand-ins",
     ):
         assert text in service.err
+
+
+def test_the_join_that_it_says_to_try_needs_nothing_but_python(
+    service: Running, environment: Environment, tmp_path: Path
+):
+    service.facts()
+    shown = re.search(r"^  \S+ -c '.+?'$", service.err, re.MULTILINE | re.DOTALL)
+    assert shown, service.err
+    ran = subprocess.run(
+        ["/bin/sh", "-c", shown[0]],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "success: true" in ran.stdout
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `booking-worker` below the directory that this process is in."""
+    made = tmp_path / "my env" / "booking-worker"
+    made.parent.mkdir()
+    made.touch(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BOOKING_WORKER_CALLED_AS", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [str(made), "serve"])
+    return made
+
+
+def test_it_is_called_as_whoever_started_it_says(program: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BOOKING_WORKER_CALLED_AS", "./scripts/dev.sh")
+    assert serve._called_as() == "./scripts/dev.sh"
+    assert "export BOOKING_WORKER_CALLED_AS=./scripts/dev.sh" in DEV_SH.read_text()
+
+
+def test_it_is_called_by_its_name_where_that_is_on_the_path(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert serve._called_as() == "'./my env/booking-worker'"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert serve._called_as() == "booking-worker"
+
+
+def test_it_is_called_by_its_path_where_another_is_on_the_path(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "booking-worker").touch(0o755)
+    assert serve._called_as() == "'./my env/booking-worker'"
+    monkeypatch.chdir(program.parent)
+    assert serve._called_as() == "./booking-worker"
+
+
+def test_it_is_called_as_a_module_where_it_was_started_so(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/booking_worker/__main__.py", "serve"])
+    monkeypatch.setattr(sys, "executable", "/somewhere/bin/python")
+    assert serve._called_as() == "/somewhere/bin/python -m booking_worker"
 
 
 def join(service: Running, user_id: str) -> str:

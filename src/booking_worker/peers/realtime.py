@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import grpc.aio
 import orjson
 
-from booking_worker.peers.booking import amount_text
 from booking_worker.peers.breaker import Breaker
 from booking_worker.peers.call import Caller
 from booking_worker.proto import realtime_pb2, realtime_pb2_grpc
@@ -41,14 +39,12 @@ class RealtimeClient:
         success: bool,
         message: str,
         booking_reference: str = "",
-        seat_numbers: Sequence[str] = (),
-        total_amount: float = 0.0,
-        currency: str = "",
     ) -> bool:
         """Tell a user how it ended; whether they are connected.
 
         The service wants a ``booking_id`` for a failure too: give it the item's id when there
-        never was a booking.
+        never was a booking. Seats, amount and currency stay empty: a change doesn't carry them,
+        and an empty field says so, unlike an amount of 0.00.
         """
         request = realtime_pb2.NotifyBookingResultRequest(
             user_id=user_id,
@@ -57,9 +53,6 @@ class RealtimeClient:
             message=message,
             booking_reference=booking_reference,
             event_id=event_id,
-            seat_numbers=seat_numbers,
-            total_amount=amount_text(total_amount),
-            currency=currency,
         )
         return (await self._call(self._stub.NotifyBookingResult, request)).delivered
 

@@ -52,7 +52,8 @@ def message_of(change: Change) -> Message | None:
             {"event_id": change.event_id, "message": change.why},
         )
     status = change.after
-    if status not in _TOLD:
+    # A dead letter that an operator lets go stays failed: its user has heard so.
+    if status not in _TOLD or status == change.before:
         return None
     if status == Status.AWAITING_PAYMENT:
         return ToUser(

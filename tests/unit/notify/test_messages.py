@@ -8,7 +8,13 @@ from booking_worker.queue import scripts
 
 
 def change(
-    after: str, *, item_id: str = "i.e", why: str = "because", booking_id: str = ""
+    after: str,
+    *,
+    before: str = "x",
+    item_id: str = "i.e",
+    why: str = "because",
+    booking_id: str = "",
+    pay_by_ms: int = 61_000,
 ) -> Change:
     return Change(
         "1-0-0",
@@ -17,14 +23,14 @@ def change(
         "system",
         item_id,
         "ann",
-        "x",
+        before,
         after,
         why,
         2,
         7,
         booking_id,
         "R",
-        61_000,
+        pay_by_ms,
     )
 
 
@@ -70,6 +76,11 @@ def test_an_event_that_is_sold_out_is_one_broadcast():
 @pytest.mark.parametrize("after", ["waiting", "processing", "confirming", "releasing"])
 def test_what_nobody_need_be_told_is_no_message(after: str):
     assert message_of(change(after)) is None
+
+
+def test_a_dead_letter_that_is_let_go_is_not_told_as_failed_again():
+    assert message_of(change("failed", before="processing")) is not None
+    assert message_of(change("failed", before="failed")) is None
 
 
 def test_the_engine_says_sold_out_in_the_same_words():

@@ -17,6 +17,9 @@ class Candidates:
     def __len__(self) -> int:
         return len(self._turns)
 
+    def __contains__(self, event_id: str) -> bool:
+        return event_id in self._turns
+
     def add(self, event_id: str) -> None:
         """Something of this event may be claimed; it keeps its turn if it has one."""
         self._turns[event_id] = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.domain.model import Lease, Task
@@ -17,6 +18,8 @@ from booking_worker.worker.gate import ALL_TASKS, Gate
 from booking_worker.worker.recall import Recall
 from booking_worker.worker.rounds import Rounds
 from booking_worker.worker.suspects import Suspects
+
+_NO_TASKS: Final[frozenset[Task]] = frozenset()
 
 _log = get_logger(__name__)
 
@@ -49,23 +52,16 @@ class Claims:
         self._hand_back = hand_back
         self._failed = metrics.errors.labels("claim")
         self._worker_id = worker_id
-        self._clock = clock
         self._candidates = Candidates()
         self._rounds = Rounds(queue.events, clock=clock)
         self._trial: Lease | None = None
         self._suspects = Suspects()
         self._tasks = ALL_TASKS
-        self._something_since = 0.0
-
-    @property
-    def something_since(self) -> float | None:
-        """Since when there may have been something to claim; None while there is nothing."""
-        return self._something_since if self._candidates else None
 
     def wake(self, event_id: str) -> None:
         """Something of this event may be claimed; of any, when empty."""
         if event_id:
-            self._add(event_id)
+            self._candidates.add(event_id)
         else:
             self._rounds.restart()
 
@@ -81,7 +77,28 @@ class Claims:
 
         Raises EngineUnavailable.
         """
-        await self._look()
+        is_round = await self._look()
+        may_claim = self._may_claim(slots, in_hand)
+        try:
+            return await self._claim(slots, in_hand)
+        finally:
+            if is_round:
+                await self._hear_of_the_rest(may_claim=may_claim)
+
+    def seconds_until_next(self, slots: int, in_hand: int) -> float:
+        """Seconds until such a claim may bring something again, unless woken."""
+        if (self._candidates or self._suspects) and self._may_claim(slots, in_hand):
+            return 0.0
+        seconds, until_trial = self._rounds.seconds_until_due, self._gate.seconds_until_trial
+        return min(seconds, until_trial) if until_trial else seconds
+
+    def _may_claim(self, slots: int, in_hand: int) -> bool:
+        allowed = self._gate.allowed()
+        trial_is_out = allowed.is_trial and self._trial is not None
+        must_wait = trial_is_out or self._suspects.hold_up(in_hand)
+        return slots > 0 and bool(allowed.tasks) and not must_wait
+
+    async def _claim(self, slots: int, in_hand: int) -> list[Lease]:
         if self._suspects.hold_up(in_hand):
             return []
         allowed = self._gate.allowed()
@@ -99,29 +116,37 @@ class Claims:
         event_ids, each = self._candidates.take(slots)
         return await self._ask(event_ids, each, allowed.tasks) if event_ids else []
 
-    def seconds_until_next(self, slots: int, in_hand: int) -> float:
-        """Seconds until such a claim may bring something again, unless woken."""
-        allowed = self._gate.allowed()
-        trial_is_out = allowed.is_trial and self._trial is not None
-        must_wait = trial_is_out or self._suspects.hold_up(in_hand)
-        something = self._candidates or self._suspects
-        if something and slots and allowed.tasks and not must_wait:
-            return 0.0
-        seconds, until_trial = self._rounds.seconds_until_due, self._gate.seconds_until_trial
-        return min(seconds, until_trial) if until_trial else seconds
-
-    async def _look(self) -> None:
-        """Once a second: what nobody gave notice of."""
+    async def _look(self) -> bool:
+        """Once a second: what nobody gave notice of. Whether it was time for it."""
         if self._rounds.seconds_until_due > 0:
-            return
+            return False
         for event_id in await self._rounds.turn():
-            self._add(event_id)
+            self._candidates.add(event_id)
         self._candidates.add_blocked()
+        return True
 
-    def _add(self, event_id: str) -> None:
-        if not self._candidates:
-            self._something_since = self._clock()
-        self._candidates.add(event_id)
+    async def _hear_of_the_rest(self, *, may_claim: bool) -> None:
+        """Which engine keeps the events with bookings of ours that were not claimed from.
+
+        Nothing may be claimed for minutes (a breaker is open, all slots are busy), or an event
+        waits for its turn. A new engine must be told of the bookings all the same, and soon:
+        after a few seconds it is believed when it says that all is sold.
+        """
+        event_ids = [
+            name for name in self._recall.events if not may_claim or name in self._candidates
+        ]
+        answers = await asyncio.gather(
+            *(
+                self._queue.claim(name, self._worker_id, 0, _NO_TASKS, suspects=False)
+                for name in event_ids
+            ),
+            return_exceptions=True,
+        )
+        for event_id, answer in zip(event_ids, answers, strict=True):
+            if isinstance(answer, Claimed):
+                await self._tell(event_id, answer.engine)
+            elif not isinstance(answer, EngineUnavailable):  # which is asked again in a second
+                self._defect(event_id, answer)
 
     async def _claim_trial(self, most: int, tasks: frozenset[Task]) -> list[Lease]:
         """Claim one task that shows whether the peer is back, and no more until it has ended."""
@@ -140,7 +165,7 @@ class Claims:
             leases = await self._ask([self._suspects.take()], 1, tasks, suspects=True)
             if leases:
                 for event_id in self._suspects.taken(leases[0]):
-                    self._add(event_id)
+                    self._candidates.add(event_id)
                 return leases
         return []
 
@@ -169,7 +194,7 @@ class Claims:
         for event_id, answer in zip(event_ids, answers, strict=True):
             if isinstance(answer, Claimed):
                 if suspects:
-                    self._add(event_id)
+                    self._candidates.add(event_id)
                 else:
                     self._note(event_id, answer, each)
                 leases += answer.leases
@@ -178,12 +203,15 @@ class Claims:
                 self._candidates.add(event_id)
                 away = answer
             else:
-                # One event that can't be claimed from must not keep the others from it.
-                _log.error("a claim failed", event_id=event_id, exc_info=answer)
-                self._failed.inc()
+                self._defect(event_id, answer)
         if away is not None and not leases:
             raise away
         return leases
+
+    def _defect(self, event_id: str, error: BaseException) -> None:
+        """One event that can't be claimed from must not keep the others from it."""
+        _log.error("a claim failed", event_id=event_id, exc_info=error)
+        self._failed.inc()
 
     async def _tell(self, event_id: str, engine: str) -> None:
         try:
@@ -192,6 +220,8 @@ class Claims:
         except EngineUnavailable as error:
             # The leases at hand must not be lost for it, and the next claim tells it again.
             _log.warning("bookings could not be recalled", event_id=event_id, why=str(error))
+        except Exception as error:  # noqa: BLE001 - logged and counted; nor for a defect of it
+            self._defect(event_id, error)
 
     def _note(self, event_id: str, claimed: Claimed, asked: int) -> None:
         is_full = len(claimed.leases) >= asked

@@ -87,7 +87,6 @@ class WorkerPool:
         self._dispatching: asyncio.Task[None] | None = None
         self._engine_is_up = True
         self._answered_at: float | None = None
-        self._progress_at = clock()
         self.slots = slots
         metrics.worker_slots.set(slots)
         metrics.worker_slots_busy.set_function(lambda: len(self._running))
@@ -95,14 +94,14 @@ class WorkerPool:
     # --- how it goes --------------------------------------------------------------------------
 
     @property
-    def busy(self) -> int:
-        """Tasks that are being worked on now."""
-        return len(self._running)
-
-    @property
     def live_slots(self) -> int:
         """Slots that live over all replicas."""
         return self._heartbeat.live_slots
+
+    @property
+    def writes_refused(self) -> str:
+        """Why the engine did not take the last heartbeat, so takes no joins; empty when it did."""
+        return self._heartbeat.refused
 
     @property
     def waits_for(self) -> str:
@@ -112,14 +111,6 @@ class WorkerPool:
     def seconds_since_claim(self) -> float | None:
         """Since the engine last answered what this pool asked it for; None: never yet."""
         return None if self._answered_at is None else self._clock() - self._answered_at
-
-    def stalled_for_seconds(self) -> float:
-        """How long there has been something to claim while nothing was claimed and nothing ended.
-
-        0 as long as nothing is known to wait to be claimed.
-        """
-        since = self._claims.something_since
-        return 0.0 if since is None else self._clock() - max(since, self._progress_at)
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -173,8 +164,6 @@ class WorkerPool:
         in_hand = len(self._running)
         leases = await self._claims.claim(self.slots - in_hand, in_hand)
         self._answered_at = self._clock()
-        if leases:
-            self._progress_at = self._answered_at
         if self._stopping:
             await self._runner.hand_back(leases)
             for lease in leases:
@@ -193,7 +182,6 @@ class WorkerPool:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._claims.ended(self._running.pop(task).lease)
-        self._progress_at = self._clock()
         self._signal.set()
 
     async def _dispatch_for_ever(self) -> None:

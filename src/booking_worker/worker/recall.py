@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from booking_worker.domain.model import Lease
@@ -30,6 +31,11 @@ class Recall:
         self._booked: dict[str, dict[str, dict[str, int]]] = {}
         """event id -> engine that knows of the bookings -> item id -> its number in the line"""
         self._order: deque[tuple[str, str]] = deque()
+
+    @property
+    def events(self) -> Sequence[str]:
+        """The events with bookings that are remembered."""
+        return list(self._booked)
 
     def booked(self, lease: Lease) -> None:
         """The Booking Service has made the booking of a reserve."""

@@ -53,7 +53,7 @@ async def test_events_share_the_slots_and_no_more_is_leased_than_there_are(
     pool = scripted.pool(slots=10)
     for _ in range(5):
         await pool.run_once()
-    assert pool.busy == 10
+    assert len(pool._running) == 10
     statuses = [await stage.queue.status(event_id) for event_id in ("a", "b", "c")]
     assert sorted(status.processing for status in statuses) == [3, 3, 4]
     calls.go_on.set()
@@ -113,7 +113,7 @@ async def test_a_lost_wake_is_made_up_for_by_the_look_at_all_events(stage: Stage
     assert await scripted.statuses([item_id]) == [Status.WAITING]
     now += 1
     await pool.run_once()
-    await wait_until(lambda: not pool.busy)
+    await wait_until(lambda: not pool._running)
     assert await scripted.statuses([item_id]) == [Status.AWAITING_PAYMENT]
 
 
@@ -164,15 +164,15 @@ async def test_a_half_open_breaker_lets_one_task_be_claimed(stage: Stage, script
     calls = scripted.script.answers["CreateBooking"] = HeldUp(made_for)
     pool.wake(EVENT)
     await pool.run_once()
-    assert pool.busy == 0
+    assert not pool._running
     await wait_until(lambda: scripted.booking.breaker.allows)
     for _ in range(3):
         await pool.run_once()
     await wait_until(lambda: len(scripted.script.asked) > before)
-    assert pool.busy == 1
+    assert len(pool._running) == 1
     assert scripted.booking.breaker.state == "half_open"
     calls.go_on.set()
-    await wait_until(lambda: not pool.busy)
+    await wait_until(lambda: not pool._running)
     assert scripted.booking.breaker.state == "closed"
     await work_off(pool)
     assert (await stage.status()).awaiting_payment == 30
@@ -274,7 +274,7 @@ async def test_a_claim_without_an_answer_is_made_again(
         await pool.run_once()
     away.clear()
     await pool.run_once()
-    await wait_until(lambda: not pool.busy)
+    await wait_until(lambda: not pool._running)
     assert await scripted.statuses([item_id]) == [Status.AWAITING_PAYMENT]
 
 

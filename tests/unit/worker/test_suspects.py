@@ -60,7 +60,7 @@ async def test_while_a_suspect_is_worked_on_nothing_is_claimed(stage: Stage, scr
     calls = scripted.script.answers["CreateBooking"] = HeldUp(made_for)
     (item_id,) = await suspects(stage, 1)
     pool = scripted.pool(slots=5, clock=lambda: now)
-    while not pool.busy:
+    while not pool._running:
         await pool.run_once()
     others = await stage.join_many(2)
     pool.wake(EVENT)
@@ -82,10 +82,10 @@ async def test_a_suspect_that_hangs_holds_up_its_worker_until_its_lease_ends(
     (item_id,) = await suspects(stage, 1)
     calls = scripted.script.answers["CreateBooking"] = HeldUp(made_for)
     pool = scripted.pool(slots=5, lease_seconds=0.05)
-    while not pool.busy:
+    while not pool._running:
         await pool.run_once()
     (other,) = await stage.join_many(1)
-    await wait_until(lambda: not pool.busy)
+    await wait_until(lambda: not pool._running)
     calls.go_on.set()
     await work_off(pool)
     assert await scripted.statuses([item_id, other]) == [

@@ -200,7 +200,7 @@ async def sold_in_the_lost_moment(shop: Shop, pair: Pair, *without: str) -> list
     """Six of twelve get the tickets and two of them pay; then none of that has happened."""
     ids = await line_up(shop, 2 * TICKETS)
     await pair.cut()
-    await shop.open(*without, payment_timeout_seconds=3)
+    await shop.open(*without)
     await shop.until(Status.AWAITING_PAYMENT, ids[:TICKETS])
     for item_id in ids[:2]:
         assert (await shop.pay(item_id)).status == Status.COMPLETED
@@ -214,7 +214,7 @@ async def test_who_has_a_booking_gets_it_back_and_nobody_is_admitted_in_vain(
     shop: Shop, pair: Pair
 ):
     ids = await sold_in_the_lost_moment(shop, pair)
-    # Who paid before is found to have paid when the time to pay is over.
+    # Who paid before is found to have paid at the next look.
     await shop.sell(unpaid=ids[:2], timeout=25)
     assert await shop.statuses(ids) == ["completed"] * TICKETS + ["sold_out"] * TICKETS
     ledger = shop.ledger()

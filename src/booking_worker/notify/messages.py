@@ -9,6 +9,8 @@ from booking_worker.domain.model import FINAL, Change, Status
 NOBODY_LEFT: Final = "no tickets are left"
 """Why an item is sold out together with everybody else: one broadcast tells them. sell_out.lua
 agrees."""
+_OVER_AT_ONCE_MS: Final = 1
+"""Nobody is to pay within this: the booking is paid already. peers/booking.py agrees."""
 _TOLD: Final = FINAL | {Status.AWAITING_PAYMENT}
 
 
@@ -56,6 +58,9 @@ def message_of(change: Change) -> Message | None:
     if status not in _TOLD or status == change.before:
         return None
     if status == Status.AWAITING_PAYMENT:
+        remaining_ms = change.pay_by_ms - change.at_ms
+        if remaining_ms <= _OVER_AT_ONCE_MS:
+            return None
         return ToUser(
             change.user_id,
             "booking:awaiting_payment",
@@ -65,7 +70,7 @@ def message_of(change: Change) -> Message | None:
                 "booking_id": change.booking_id,
                 "booking_reference": change.booking_reference,
                 "pay_by_unix_ms": change.pay_by_ms,
-                "remaining_ms": max(0, change.pay_by_ms - change.at_ms),
+                "remaining_ms": remaining_ms,
                 "message": change.why,
             },
         )

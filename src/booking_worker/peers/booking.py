@@ -107,6 +107,8 @@ class BookingClient:
         """The booking for this request: a new one, or the one made first under the key.
 
         A booking that was made under the key but is gone by now is refused: nobody can pay it.
+        One that is paid for already (the queue lost that it was) has a hold that is over at once:
+        its release finds it paid, and nobody is asked to pay again.
         That something is not found is no refusal: an event may be known there later than here,
         and who waits for it would be refused for good.
         """
@@ -129,12 +131,13 @@ class BookingClient:
         if not answer.success:
             raise self._call.refused(answer.message)
         booking = answer.booking
-        if fate_of(booking) is BookingFate.GONE:
+        fate = fate_of(booking)
+        if fate is BookingFate.GONE:
             raise self._call.refused(f"booking {booking.id} is {booking.status} already")
         return Held(
             booking_id=booking.id,
             booking_reference=booking.booking_reference,
-            hold_ms=hold_ms_of(booking),
+            hold_ms=1 if fate is BookingFate.CONFIRMED else hold_ms_of(booking),
             reservation_id=booking.metadata.get("reservation_id", ""),
         )
 

@@ -45,6 +45,11 @@ def test_whose_turn_it_is_hears_until_when_to_pay():
     assert message.payload["queue_item_id"] == "i.e"
 
 
+@pytest.mark.parametrize("remaining_ms", [1, 0, -60_000])
+def test_nobody_is_asked_to_pay_when_no_time_to_pay_is_left(remaining_ms: int):
+    assert message_of(change("awaiting_payment", pay_by_ms=1_000 + remaining_ms)) is None
+
+
 @pytest.mark.parametrize(
     "after, success",
     [

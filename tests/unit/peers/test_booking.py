@@ -193,6 +193,19 @@ async def test_create_answered_with_a_booking_long_gone_is_refused(
         await client.create(REQUEST, "item-1")
 
 
+@pytest.mark.parametrize("status, payment_status", [("confirmed", ""), ("pending", "paid")])
+async def test_create_answered_with_a_paid_booking_leaves_no_time_to_pay(
+    server: ScriptedServer, client, status: str, payment_status: str
+) -> None:
+    server.script.answers["CreateBooking"] = answer(
+        status,
+        payment_status,
+        created_at=Timestamp(seconds=1),
+        expires_at=Timestamp(seconds=301),
+    )
+    assert await client.create(REQUEST, "item-1") == Held("b1", "REF1", 1, "")
+
+
 # --- confirm ------------------------------------------------------------------------------
 
 

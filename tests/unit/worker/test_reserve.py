@@ -7,7 +7,8 @@ import pytest
 
 from booking_worker.domain import details
 from booking_worker.domain.errors import Fenced
-from booking_worker.domain.model import BookingRequest, Lease, Status
+from booking_worker.domain.model import BookingRequest, Lease, Status, Task
+from booking_worker.notify.messages import Result, message_of
 from booking_worker.sandbox.server import Sandbox
 from booking_worker.worker.assignment import Outcome
 from tests.support.api import on_one_engine
@@ -44,6 +45,23 @@ async def test_repeating_it_finds_the_same_booking(stage: Stage, crew: Crew, san
     assert await run(crew, lease) is Outcome.HELD
     audit = sandbox.ledger.audit()
     assert (audit.creates, audit.repeats, audit.pending) == (1, 1, 1)
+
+
+async def test_who_has_paid_already_is_not_asked_to_pay_again(stage: Stage, scripted: Crew):
+    """As after a failover that lost the payment: the next look finds it."""
+    paid = booking("B7", status="confirmed", booking_reference="REF7")
+    scripted.script.answers |= {"CreateBooking": paid, "GetBooking": paid}
+    item_id = await stage.join_one()
+    await stage.capacity(1)
+    assert await run(scripted, await stage.claim_one()) is Outcome.HELD
+    await stage.clock.advance(1)
+    await scripted.queue.expire(EVENT)
+    lease = await stage.claim_one(Task.RELEASE)
+    assert await scripted.release.run(scripted.assignment(lease)) is Outcome.PAID
+    assert (await stage.item(item_id)).status is Status.COMPLETED
+    told = [message for message in map(message_of, await stage.changes()) if message]
+    assert told == [Result("ann", EVENT, "B7", True, "paid directly", "REF7")]
+    assert scripted.script.requests("CancelBooking") == []
 
 
 async def test_no_answer_is_retried(stage: Stage, scripted: Crew):

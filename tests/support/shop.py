@@ -67,6 +67,8 @@ class Shop:
         """The test's own hand. Its clock is the engine's, or the one that the test moves."""
         self.owners: dict[str, str] = {}
         """Every join that was acknowledged: item id -> user id."""
+        self.heard: dict[str, str] = {}
+        """What its user was told of a payment: item id -> status."""
         self.replicas: list[Replica] = []
         self._opened = 0
 
@@ -171,7 +173,7 @@ class Shop:
         self, item_id: str, reference: str = "", *, via: Replica | None = None, timeout: float = 10
     ) -> pb.ConfirmPaymentResponse:
         """Say that it has been paid."""
-        return await self.via(via).ConfirmPayment(
+        answer = await self.via(via).ConfirmPayment(
             pb.ConfirmPaymentRequest(
                 queue_item_id=item_id,
                 user_id=self.owners[item_id],
@@ -179,6 +181,9 @@ class Shop:
             ),
             timeout=timeout,
         )
+        if answer.status in FINAL:
+            self.heard[item_id] = answer.status
+        return answer
 
     async def cancel(
         self, item_id: str, *, via: Replica | None = None, timeout: float = 10
@@ -275,7 +280,12 @@ class Shop:
             self.ledger(),
             self.sandbox.ledger.bookings(EVENT),
             [
-                promises.Place(item_id, self.owners[item_id], str(place.status) if place else "")
+                promises.Place(
+                    item_id,
+                    self.owners[item_id],
+                    str(place.status) if place else "",
+                    self.heard.get(item_id, ""),
+                )
                 for item_id, place in places.items()
             ],
         )

@@ -101,6 +101,12 @@ def demo(
     except BookingWorkerError as error:
         kept = True
         raise CommandFailed(str(error), f"All output is in {directory}.") from None
+    except typer.Exit:
+        raise
+    except Exception:
+        kept = True
+        typer.echo(f"All output is in {directory}.", err=True)
+        raise
     finally:
         if not kept:
             shutil.rmtree(directory, ignore_errors=True)

@@ -38,6 +38,8 @@ class BuyerResult:
     seats: int
     item_id: str = ""
     """Empty when the queue refused the join."""
+    acknowledged: list[str] = field(default_factory=list)
+    """Every item that the queue ever answered a join with."""
     status: str = ""
     """The last status seen; ``not_found`` when the queue did not know an item it had given."""
     statuses: list[str] = field(default_factory=list)
@@ -52,6 +54,8 @@ class BuyerResult:
     """When its final status was seen; None when it was given up on."""
     refused: str = ""
     """Why the queue said no, the last time that it did."""
+    unexpected: str = ""
+    """A no that nobody should hear, and after which the buyer gave up; empty when none was."""
     two_places: bool = False
     """Whether joining twice gave two live places; must never be."""
     booking_id: str = ""
@@ -166,7 +170,7 @@ class Buyer:
                 elif not result.is_final:
                     await asyncio.sleep(self._pause_in_line())
         except Refused as error:
-            result.refused = str(error)
+            result.refused = result.unexpected = str(error)
             if error.code == "NOT_FOUND" and result.item_id:
                 self._set_status("not_found")
             return
@@ -188,16 +192,16 @@ class Buyer:
         key = f"first-{result.user_id}" if self._uses_key else ""
         connection = self._connection
         if result.behaviour is not Behaviour.JOIN_TWICE:
-            answers = [await self._client.join(request, connection, key)]
+            answers = [await self._join_once(request, connection, key)]
         elif self._luck < _HALF:
             both = (
-                self._client.join(request, connection, key),
-                self._client.join(request, connection + 1),
+                self._join_once(request, connection, key),
+                self._join_once(request, connection + 1),
             )
             answers = list(await asyncio.gather(*both))
         else:
-            first = await self._client.join(request, connection, key)
-            answers = [first, await self._client.join(request, connection + 1)]
+            first = await self._join_once(request, connection, key)
+            answers = [first, await self._join_once(request, connection + 1)]
         result.joined_at = self._now()
         result.item_id = answers[-1].queue_item_id
         self._stands(answers[-1].queue_position, answers[-1].estimated_wait_seconds)
@@ -205,6 +209,14 @@ class Buyer:
             self._set_status(Status.WAITING)
         if answers[0].queue_item_id != result.item_id:
             await self._two_items(answers[0].queue_item_id, result.item_id)
+
+    async def _join_once(
+        self, request: pb.EnqueueBookingRequest, connection: int, key: str = ""
+    ) -> pb.EnqueueBookingResponse:
+        answer = await self._client.join(request, connection, key)
+        if answer.queue_item_id not in self.result.acknowledged:
+            self.result.acknowledged.append(answer.queue_item_id)
+        return answer
 
     async def _two_items(self, first: str, second: str) -> None:
         """A second item is right if the first was final by then."""

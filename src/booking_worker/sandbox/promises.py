@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from booking_worker.domain.model import FINAL, TRANSITIONS, Status
 from booking_worker.sandbox.audit import BookingLine, LedgerAudit
-from booking_worker.sandbox.journal import AuditLine, by_item, is_admission
+from booking_worker.sandbox.journal import AuditLine, by_item, is_admission, is_final
 
 Histories: TypeAlias = Mapping[str, Sequence[AuditLine]]
 
@@ -28,8 +28,8 @@ class Place(NamedTuple):
     user_id: str
     status: str
     """Empty when the service does not know the item."""
-    heard_completed: bool = False
-    """Whether the buyer was ever told that the booking is theirs."""
+    heard: str = ""
+    """The final status that the buyer was told of before; empty when of none."""
 
 
 class Broken(NamedTuple):
@@ -71,7 +71,7 @@ def judge(
     histories = by_item(lines)
     found = {
         "no oversell": [*_oversold(lines, ledger)],
-        "no loss": [*_lost(places)],
+        "no loss": [*_lost(places, histories)],
         "in order": [*_inversions(lines)],
         "one booking each": [*_duplicates(histories, ledger)],
         "one place each": [*_double_places(lines)],
@@ -114,20 +114,35 @@ def _oversold(lines: Sequence[AuditLine], ledger: LedgerAudit) -> Iterator[_Case
         yield _Case("a named seat is in two bookings", ledger.seats_sold_twice)
 
 
-def _lost(places: Sequence[Place]) -> Iterator[_Case]:
+def _lost(places: Sequence[Place], histories: Histories) -> Iterator[_Case]:
     for place in places:
         if place.status not in FINAL:
             stands = place.status or "unknown to the service"
             yield _Case(f"{place.item_id} of {place.user_id} is {stands}")
+    acknowledged = {place.item_id for place in places}
+    for item_id, history in histories.items():
+        if item_id not in acknowledged and not is_final(history):
+            yield _Case(f"{item_id}, of which nobody was told, is {history[-1].after}")
 
 
 def _inversions(lines: Sequence[AuditLine]) -> Iterator[_Case]:
     furthest: dict[str, AuditLine] = {}
+    passed_over: defaultdict[str, list[tuple[int, AuditLine]]] = defaultdict(list)
+    joined: dict[str, int] = {}
     admitted: set[str] = set()
-    for line in lines:
+    for at, line in enumerate(lines):
+        joined.setdefault(line.item_id, at)
+        if line.before == Status.WAITING and line.after == Status.SOLD_OUT:
+            passed_over[line.event_id].append((at, line))
         if not is_admission(line) or line.item_id in admitted:
             continue
         admitted.add(line.item_id)
+        for turned_away_at, other in passed_over[line.event_id]:
+            # Who joined after that may have come for tickets that others gave back.
+            was_there = joined[line.item_id] < turned_away_at
+            if was_there and other.seq < line.seq and other.seats <= line.seats:
+                yield _Case(f"number {other.seq} was told sold out before {line.seq} was admitted")
+                break
         ahead = furthest.get(line.event_id)
         if ahead is None or line.seq > ahead.seq:
             furthest[line.event_id] = line
@@ -183,8 +198,10 @@ def _disagreements(histories: Histories, places: Sequence[Place]) -> Iterator[_C
         written = history[-1].after if history else "never written"
         if place.status in FINAL and written != place.status:
             yield _Case(f"{place.item_id} is {place.status}; the audit log says {written}")
-        if place.heard_completed and place.status != Status.COMPLETED:
-            yield _Case(f"{place.user_id} was told completed; {place.item_id} is {place.status}")
+        if place.heard and place.heard != place.status:
+            yield _Case(
+                f"{place.user_id} was told {place.heard}; {place.item_id} is {place.status}"
+            )
 
 
 def _mismatches(
@@ -207,9 +224,9 @@ def _mismatches(
         last = ended.get(booking.key)
         if booking.status == "pending" and not (last and last.after == Status.FAILED):
             yield _Case(f"{booking.id} holds tickets of {booking.key} after the sale")
-    dead = any(line.after == Status.FAILED for line in ended.values())
-    if ledger.unreleased and not dead:
-        yield _Case("tickets of cancelled bookings did not come back", ledger.unreleased)
+    dead = sum(line.seats for line in ended.values() if line.after == Status.FAILED)
+    if ledger.unreleased > dead:
+        yield _Case("tickets of cancelled bookings did not come back", ledger.unreleased - dead)
     if not ledger.balanced:
         yield _Case("the ledger's journal and its bookings differ")
 
@@ -218,5 +235,13 @@ def _turned_away(histories: Histories, ledger: LedgerAudit) -> Iterator[_Case]:
     left = ledger.tickets - ledger.sold - ledger.held - ledger.unreleased
     for item_id, history in histories.items():
         last = history[-1]
-        if last.after == Status.SOLD_OUT and last.seats <= left:
-            yield _Case(f"{item_id} was told sold out; it asked for {last.seats}, {left} are left")
+        if last.seats <= left and _turned_away_by_the_queue(history):
+            yield _Case(f"{item_id} ended {last.after} for want of {last.seats}; {left} are left")
+
+
+def _turned_away_by_the_queue(history: Sequence[AuditLine]) -> bool:
+    """Not by its user, by the Booking Service, or by a failure that an operator will look at."""
+    ended = history[-1].after
+    if ended == Status.EXPIRED:
+        return all(line.after != Status.AWAITING_PAYMENT for line in history)
+    return ended == Status.SOLD_OUT

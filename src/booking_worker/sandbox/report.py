@@ -123,7 +123,7 @@ def report(
         sold_out=ended["sold_out"],
         rejected=ended["rejected"],
         failed=ended["failed"],
-        refused=len(buyers) - len(places),
+        refused=sum(not buyer.acknowledged for buyer in buyers),
         joins_per_second=joins_per_second(buyers),
         admission_seconds=percentiles(seconds_to_admission(histories)),
         seconds=round(seconds, 1),

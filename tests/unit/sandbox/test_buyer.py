@@ -78,6 +78,7 @@ async def test_who_pays_late_is_refused_and_lost_it() -> None:
     result = await lived(line, Behaviour.PAY_LATE)
     assert result.status == "expired"
     assert result.refused == "FAILED_PRECONDITION: it is expired"
+    assert result.unexpected == ""
     assert line.calls["ConfirmPayment"] == 1
 
 
@@ -113,6 +114,16 @@ async def test_who_joins_twice_has_one_place(luck: float) -> None:
 async def test_two_places_are_noticed(luck: float) -> None:
     result = await lived(SmallLine(one_place_each=False), Behaviour.JOIN_TWICE, luck)
     assert result.two_places
+    assert sorted(result.acknowledged) == ["item-0", "item-1"]
+
+
+async def test_who_hears_no_to_the_second_join_remembers_the_first_place() -> None:
+    line = SmallLine(
+        one_place_each=False, failing={"EnqueueBooking": [None, grpc.StatusCode.RESOURCE_EXHAUSTED]}
+    )
+    result = await lived(line, Behaviour.JOIN_TWICE, SECOND_HALF)
+    assert result.acknowledged == ["item-0"]
+    assert result.unexpected == "RESOURCE_EXHAUSTED: told to fail"
 
 
 async def test_a_second_place_is_right_when_the_first_was_final() -> None:
@@ -139,7 +150,7 @@ async def test_every_other_buyer_sends_a_key() -> None:
 async def test_a_refused_join() -> None:
     line = SmallLine(failing={"EnqueueBooking": [grpc.StatusCode.RESOURCE_EXHAUSTED]})
     result = await lived(line)
-    assert result.refused == "RESOURCE_EXHAUSTED: told to fail"
+    assert result.refused == result.unexpected == "RESOURCE_EXHAUSTED: told to fail"
     assert (result.item_id, result.status, result.joined_at) == ("", "", None)
     assert result.finished_at is None
 
@@ -148,6 +159,7 @@ async def test_an_item_that_is_lost_is_noticed() -> None:
     line = SmallLine(failing={"GetQueuePosition": [grpc.StatusCode.NOT_FOUND]})
     result = await lived(line)
     assert result.status == "not_found"
+    assert result.unexpected == "NOT_FOUND: told to fail"
     assert not result.is_final
     assert result.finished_at is None
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from booking_worker.config import Settings, load
-from booking_worker.sandbox.demo import Sale
+from booking_worker.sandbox.audit import LedgerAudit
+from booking_worker.sandbox.buyer import Behaviour, BuyerResult
+from booking_worker.sandbox.demo import Sale, broken_beside
+from booking_worker.sandbox.promises import Place
 
 
 @pytest.mark.parametrize("chaos", [False, True])
@@ -34,3 +38,31 @@ def test_harm_is_done_while_people_come():
     for buyers in (200, 2_000, 20_000):
         sale = Sale(buyers=buyers, chaos=True)
         assert 0 < sale.arrive_seconds < sale.chaos_seconds <= 60
+
+
+def told(user_id: str = "ann", **facts: Any) -> BuyerResult:
+    return BuyerResult(user_id, Behaviour.PAY, 1, **facts)
+
+
+def found(
+    sale: Sale, *buyers: BuyerResult, status: str = "completed", refusals: int = 0
+) -> set[str]:
+    ledger = LedgerAudit(*[0] * 8, True, 0, 0, refusals, *[0] * 6)  # type: ignore[arg-type]
+    broken = broken_beside(sale, buyers, [Place("item", "ann", status)], ledger)
+    return {one.promise for one in broken}
+
+
+@pytest.mark.parametrize("sale", [Sale(), Sale(chaos=True)], ids=["calm", "chaos"])
+def test_what_must_not_happen_in_any_demo_is_seen(sale: Sale):
+    assert found(sale, told()) == set()
+    late = told(refused="FAILED_PRECONDITION: it is expired")
+    assert found(sale, late) == set()
+    assert found(sale, told(unexpected="INTERNAL: internal error")) == {"nobody is refused"}
+    assert found(sale, told(two_places=True)) == {"one place each"}
+    assert found(sale, told(), refusals=1) == {"nobody is admitted in vain"}
+    assert found(sale, told(), status="rejected") == {"nothing fails"}
+
+
+def test_a_dead_letter_is_for_an_operator_where_peers_fail_and_nowhere_else():
+    assert found(Sale(), told(), status="failed") == {"nothing fails"}
+    assert found(Sale(chaos=True), told(), status="failed") == set()

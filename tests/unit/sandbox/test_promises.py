@@ -100,7 +100,7 @@ def sale() -> Sale:
     sale.booked("c", "cancelled")
     sale.booked("b", "confirmed")
     sale.places = [
-        Place("a", "user-a", "completed", heard_completed=True),
+        Place("a", "user-a", "completed", heard="completed"),
         Place("c", "user-c", "expired"),
         Place("b", "user-b", "completed"),
         Place("d", "user-d", "sold_out"),
@@ -183,6 +183,34 @@ def test_who_went_back_to_the_line_keeps_the_place_and_is_no_inversion():
     assert sale.verdict().broken == ()
 
 
+def test_who_is_told_sold_out_before_a_later_one_is_admitted_is_passed_over():
+    sale = Sale()
+    for seq, name in enumerate("abc", start=1):
+        sale.goes(name, seq, "waiting")
+    sale.goes("a", 1, *PATHS["completed"][1:])
+    sale.goes("b", 2, "sold_out")
+    sale.goes("c", 3, *PATHS["completed"][1:])
+    for name in "ac":
+        sale.booked(name, "confirmed")
+    sale.change(sold=4)
+    assert sale.verdict().order_inversions == 1
+
+
+@pytest.mark.parametrize("wants", [1, 2])
+def test_nobody_is_passed_over_by_who_wants_less_or_came_afterwards(wants: int):
+    sale = Sale()
+    sale.goes("a", 1, "waiting", seats=2)
+    if wants == 1:
+        sale.goes("b", 2, "waiting", seats=1)
+    sale.goes("a", 1, "sold_out", seats=2)
+    if wants == 2:
+        sale.goes("b", 2, "waiting", seats=2)
+    sale.goes("b", 2, *PATHS["completed"][1:], seats=wants)
+    sale.booked("b", "confirmed", seats=wants)
+    sale.change(sold=wants, tickets=wants)
+    assert sale.verdict().broken == ()
+
+
 @pytest.mark.parametrize("fact", ["duplicate_bookings", "confirmed_twice"])
 def test_two_bookings_in_the_ledger_are_one_too_many(sale: Sale, fact: str):
     sale.change(**{fact: 1})
@@ -254,8 +282,13 @@ def test_an_item_that_the_audit_log_never_heard_of_is_another_story(sale: Sale):
     assert promises(sale.verdict()) == {"one story"}
 
 
+def test_an_item_that_is_only_in_the_log_ends_too(sale: Sale):
+    sale.goes("e", 5, "waiting")
+    assert promises(sale.verdict()) == {"no loss"}
+
+
 def test_who_was_told_completed_has_the_booking(sale: Sale):
-    sale.places[1] = Place("c", "user-c", "expired", heard_completed=True)
+    sale.places[1] = Place("c", "user-c", "expired", heard="completed")
     assert promises(sale.verdict()) == {"one story"}
 
 
@@ -301,6 +334,25 @@ def test_what_a_dead_letter_holds_waits_for_an_operator():
     sale.places = [Place("a", "user-a", "failed")]
     sale.change(held=2)
     assert sale.verdict().broken == ()
+
+
+def test_a_dead_letter_excuses_no_more_tickets_than_it_asked_for():
+    sale = Sale()
+    sale.goes("a", 1, *PATHS["failed"], seats=1)
+    sale.booked("a", "pending", seats=1)
+    sale.places = [Place("a", "user-a", "failed")]
+    sale.change(held=1, unreleased=1)
+    assert sale.verdict().broken == ()
+    sale.change(unreleased=2)
+    assert promises(sale.verdict()) == {"ledger and queue agree"}
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_who_expires_in_line_while_there_are_tickets_was_turned_away(held: bool):
+    sale = Sale()
+    sale.goes("a", 1, *(PATHS["expired"] if held else ("waiting", "expired")))
+    sale.places = [Place("a", "user-a", "expired")]
+    assert promises(sale.verdict()) == (set() if held else {"sold while there is demand"})
 
 
 def test_nobody_is_turned_away_for_tickets_that_are_there(sale: Sale):

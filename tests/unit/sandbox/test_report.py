@@ -41,12 +41,15 @@ def test_a_report_adds_up_and_is_plain():
         AuditLine(1500, "item-completed", "demo", "ann", "waiting", "processing", 2, 1, "", "2"),
     ]
     ledger = LedgerAudit(4, 2, *[0] * 6, True, *[0] * 9)  # type: ignore[arg-type]
+    buyers = [buyer(0.0, 1.0) for _ in range(8)]
+    for one, place in zip(buyers, places, strict=False):
+        one.acknowledged.append(place.item_id)
     told = report(
         tickets=4,
         seed=3,
         seconds=1.26,
         chaos={"service_killed": 1},
-        buyers=[buyer(0.0, 1.0) for _ in range(8)],
+        buyers=buyers,
         places=places,
         lines=lines,
         ledger=ledger,

@@ -235,7 +235,8 @@ def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
             at_most("bytes of the engine a waiting item, at most 600", bytes_each, MOST_BYTES),
         ],
         [
-            f"{JOINS:,} joins a row and way, the median of {TRIES} in turns; waiting: when a row begins",
+            f"{JOINS:,} joins a row and way, the median of {TRIES} in turns",
+            "waiting: when the row begins, with those who joined in the row before",
             f"unary: {RUSH * STREAMS:,} callers at a time; few: {FEW * STREAMS}, without a goal",
             f"batch: {BATCHES} batches of {BATCH} at a time; no rewrite of the append-only file",
         ],

@@ -9,7 +9,6 @@ import asyncio
 import gc
 import os
 import secrets
-import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,10 +44,11 @@ from booking_worker.engine.durability import (
     log_durability,
     read_durability,
 )
+from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.engine.engine import Engine
 from booking_worker.engine.redis import server_client
 from booking_worker.intake.direct import DirectIntake
-from booking_worker.lifecycle import Part
+from booking_worker.lifecycle import Part, run_until_told
 from booking_worker.notify.realtime import RealtimeNotifier
 from booking_worker.peers.services import Services
 from booking_worker.queue.changes import ChangeFeed
@@ -350,6 +350,11 @@ class Application:
         for client in (self._client, self._follower, *self._lock_nodes):
             await client.aclose()
 
+    def abandon(self) -> None:
+        """Leave all as it is, in a process that ends now; an engine of its own saves and ends."""
+        if isinstance(self._engine, EmbeddedEngine):
+            self._engine.abandon()
+
 
 def run(
     settings: Settings,
@@ -379,22 +384,11 @@ async def _serve(
     sandbox: bool,
     shared: Shared | None,
 ) -> None:
-    asked_to_stop = asyncio.Event()
-
-    def on_signal(number: int) -> None:
-        if asked_to_stop.is_set():
-            if shared is None:
-                os._exit(128 + number)
-            return
-        log.info("stopping", signal=signal.Signals(number).name)
-        asked_to_stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
     application = Application(settings, sandbox=sandbox, shared=shared)
-    await application.start()
-    on_ready(application)
-    await asked_to_stop.wait()
-    await application.stop()
-    log.info("stopped")
+
+    def at_once(number: int) -> None:
+        if shared is None:
+            application.abandon()
+            os._exit(128 + number)
+
+    await run_until_told(application, on_ready=lambda: on_ready(application), at_once=at_once)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+from collections.abc import Callable
 from typing import Protocol
+
+from booking_worker.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class Part(Protocol):
@@ -18,3 +25,39 @@ class Part(Protocol):
 
     async def stop(self) -> None:
         """End; return when nothing is left running. May be called again."""
+
+
+async def run_until_told(
+    whole: Part, *, on_ready: Callable[[], None], at_once: Callable[[int], None]
+) -> None:
+    """Start it, call ``on_ready``, and stop it at SIGTERM or SIGINT.
+
+    A signal during the start ends that, and there is no ``on_ready``. ``at_once`` gets the number
+    of each signal after the first. What the start or ``on_ready`` raises is raised once nothing
+    runs any more.
+    """
+    asked_to_stop = asyncio.Event()
+    starting = asyncio.create_task(whole.start())
+
+    def on_signal(number: int) -> None:
+        if asked_to_stop.is_set():
+            at_once(number)
+            return
+        log.info("stopping", signal=signal.Signals(number).name)
+        asked_to_stop.set()
+        # An engine may load its data for minutes. Once the start has ended this does nothing.
+        starting.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await asyncio.wait({starting})
+        if not starting.cancelled():
+            starting.result()
+        if not asked_to_stop.is_set():
+            on_ready()
+        await asked_to_stop.wait()
+    finally:
+        await whole.stop()
+    log.info("stopped")

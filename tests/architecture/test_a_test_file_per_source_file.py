@@ -10,7 +10,6 @@ WITHOUT: dict[str, str] = {
     "__main__.py": "two lines; every test that starts a process runs them",
     "app.py": "wires the whole: tests/service and tests/faults start it",
     "intake/intake.py": "a Protocol: nothing of it runs",
-    "lifecycle.py": "a Protocol: nothing of it runs",
 }
 """Files without a test file of their own, and why. Lines only go."""
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -119,9 +120,14 @@ def write_ready_file(path: Path, facts: Mapping[str, Any]) -> None:
     Raises:
         CommandFailed: it cannot be written.
     """
-    half = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        half = path.with_name(f"{path.name}.{os.getpid()}")
+    except ValueError:
+        raise CommandFailed(f"--ready-file {path} cannot be written: it names no file") from None
     try:
         half.write_text(json.dumps(facts) + "\n")
         half.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            half.unlink()
         raise CommandFailed(f"--ready-file {path} cannot be written: {error.strerror}") from None

@@ -121,6 +121,11 @@ class EmbeddedEngine:
         await self._end()
         self._data_dir.release()
 
+    def abandon(self) -> None:
+        """Let the server save and end by itself, for a process that ends without waiting."""
+        if self._process is not None:
+            self._process.terminate()
+
     def client(self) -> Redis:
         """A new client with a pool of its own; see :meth:`Engine.client`.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -17,7 +16,7 @@ from booking_worker.config import Settings
 from booking_worker.config.engines import engine_of
 from booking_worker.domain.errors import InvalidSettings
 from booking_worker.engine.embedded import EmbeddedEngine
-from booking_worker.lifecycle import Part
+from booking_worker.lifecycle import Part, run_until_told
 from booking_worker.supervisor.child import hello
 from booking_worker.supervisor.crew import Crew, NotStarted
 from booking_worker.telemetry.logs import configure, get_logger
@@ -66,7 +65,6 @@ class Supervisor:
         self._crew: Crew | None = None
         self._metrics_server: MetricsServer | None = None
         self._started: list[Part] = []
-        self._asked_to_stop = False
 
     @property
     def grpc_port(self) -> int:
@@ -99,7 +97,7 @@ class Supervisor:
         return self._crew is None or self._crew.clean
 
     async def start(self) -> None:
-        """Start all; when it returns, every process is ready, or a stop was asked for."""
+        """Start all; when it returns, every process is ready."""
         settings = self.settings
         try:
             self._ports.append(reserve("GRPC_PORT", settings.grpc_port))
@@ -110,7 +108,7 @@ class Supervisor:
                 registry.register(crew.metrics)
                 self._metrics_server = MetricsServer(registry, settings.metrics_port)
             for part in (self._engine, self._sandbox, self._metrics_server, crew):
-                if part is not None and not self._asked_to_stop:
+                if part is not None:
                     self._started.append(part)
                     await part.start()
         except BaseException:
@@ -131,16 +129,12 @@ class Supervisor:
         ]
         return Crew(hellos, self.settings.shutdown_grace_seconds + _STOP_SECONDS)
 
-    def ask_to_stop(self) -> None:
-        """Let the processes end from now on; :meth:`stop` waits for them."""
-        self._asked_to_stop = True
-        if self._crew is not None:
-            self._crew.ask_to_stop()
-
     def kill(self) -> None:
-        """End every process at once."""
+        """End every process at once, in one that ends now; an engine of its own saves and ends."""
         if self._crew is not None:
             self._crew.kill()
+        if self._engine is not None:
+            self._engine.abandon()
 
     async def stop(self) -> None:
         """Stop all: the processes finish or hand back what is in hand before the engine ends."""
@@ -181,25 +175,7 @@ def run(
 
 
 async def _serve(supervisor: Supervisor, on_ready: Callable[[Supervisor], None]) -> int:
-    asked_to_stop = asyncio.Event()
-
-    def on_signal(number: int) -> None:
-        if asked_to_stop.is_set():
-            supervisor.kill()
-            os._exit(128 + number)
-        log.info("stopping", signal=signal.Signals(number).name)
-        asked_to_stop.set()
-        supervisor.ask_to_stop()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    try:
-        await supervisor.start()
-    except NotStarted as error:
-        log.error("not started", why=str(error))  # noqa: TRY400 - the process has said the rest
-        return max(error.code, 1)
-    if not asked_to_stop.is_set():
+    def ready() -> None:
         log.info(
             "ready",
             grpc_port=supervisor.grpc_port,
@@ -207,7 +183,14 @@ async def _serve(supervisor: Supervisor, on_ready: Callable[[Supervisor], None])
             pids=supervisor.pids,
         )
         on_ready(supervisor)
-    await asked_to_stop.wait()
-    await supervisor.stop()
-    log.info("stopped")
+
+    def at_once(number: int) -> None:
+        supervisor.kill()
+        os._exit(128 + number)
+
+    try:
+        await run_until_told(supervisor, on_ready=ready, at_once=at_once)
+    except NotStarted as error:
+        log.error("not started", why=str(error))  # noqa: TRY400 - the process has said the rest
+        return max(error.code, 1)
     return 0 if supervisor.clean else 1

@@ -81,6 +81,14 @@ def test_a_ready_file_is_there_whole(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_ready_file_that_cannot_be_written_is_told(tmp_path: Path):
+def test_a_ready_file_that_cannot_be_written_is_told_and_no_half_is_left(tmp_path: Path):
     with pytest.raises(CommandFailed, match="--ready-file"):
         output.write_ready_file(tmp_path / "no" / "ready", {})
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    with pytest.raises(CommandFailed, match="--ready-file"):
+        output.write_ready_file(directory, {})
+    assert list(tmp_path.iterdir()) == [directory]
+    for nameless in ("", ".", "/"):
+        with pytest.raises(CommandFailed, match="it names no file"):
+            output.write_ready_file(Path(nameless), {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import pytest
 from booking_worker.cli import serve
 from booking_worker.proto import booking_worker_pb2, booking_worker_pb2_grpc
 from tests.support.engines import EXTERNAL_ENGINES, STANDALONE, Engines, ServersKind, settings_of
-from tests.support.processes import child_environment
+from tests.support.processes import child_environment, needs_proc, processes_in
 from tests.support.server import free_port
 from tests.support.wait import wait_until
 from tests.unit.cli.conftest import Command
@@ -33,12 +34,17 @@ class Running:
     """A ``booking-worker`` process with its output in two files."""
 
     def __init__(
-        self, environment: Environment, directory: Path, *arguments: str, **settings: str
+        self,
+        environment: Environment,
+        directory: Path,
+        *arguments: str,
+        ready: str = "ready.json",
+        **settings: str,
     ) -> None:
-        self._ready = directory / "ready.json"
+        self._ready = directory / ready
         self._files = (directory / "out").open("wb"), (directory / "err").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "booking_worker", *arguments, "--ready-file", str(self._ready)],
+            [sys.executable, "-m", "booking_worker", *arguments, "--ready-file", ready],
             cwd=directory,
             env={**environment, **settings},
             stdout=self._files[0],
@@ -223,6 +229,40 @@ def test_a_second_one_on_the_same_data_is_told_without_a_traceback(
     second.end()
     assert f"DATA_DIR {data_dir} is in use by another service" in second.err
     assert "Traceback" not in second.err
+
+
+def test_a_ready_file_that_cannot_be_written_leaves_nothing_running(
+    environment: Environment, tmp_path: Path, processes: str
+):
+    arguments = ("serve", "--sandbox", "--processes", processes)
+    service = Running(environment, tmp_path, *arguments, ready="no/such/file", **free_ports())
+    assert service.process.wait(STARTS_WITHIN) == 1
+    service.end()
+    assert "Error: --ready-file no/such/file cannot be written" in service.err
+    assert "Traceback" not in service.err
+    assert processes_in(tmp_path) == []
+
+
+@needs_proc
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_told_twice_it_ends_at_once_and_so_does_its_engine(
+    environment: Environment, tmp_path: Path, processes: str
+):
+    settings = free_ports() | {"SHUTDOWN_GRACE_SECONDS": "60", "PEER_TIMEOUT_SECONDS": "25"}
+    arguments = ("serve", "--processes", processes)
+    with socket.create_server(("localhost", 0)) as silent:
+        endpoint = f"localhost:{silent.getsockname()[1]}"
+        settings["GRPC_BOOKING_SERVICE_ENDPOINT"] = endpoint
+        settings["GRPC_TICKET_SERVICE_ENDPOINT"] = ""
+        service = Running(environment, tmp_path, *arguments, **settings)
+        join(service, "ann")  # which waits for a Booking Service that does not answer
+        await wait_until(lambda: '"processing"' in service.out)
+        service.process.send_signal(signal.SIGTERM)
+        await wait_until(lambda: '"stopping"' in service.err)
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(STARTS_WITHIN) == 128 + signal.SIGINT
+    service.end()
+    await wait_until(lambda: not processes_in(tmp_path))
 
 
 def test_a_port_that_is_taken_is_told_by_the_settings_name(

@@ -231,6 +231,8 @@ def test_a_second_one_on_the_same_data_is_told_without_a_traceback(
     assert "Traceback" not in second.err
 
 
+@needs_proc
+@pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_ready_file_that_cannot_be_written_leaves_nothing_running(
     environment: Environment, tmp_path: Path, processes: str
 ):

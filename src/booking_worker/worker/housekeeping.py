@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from booking_worker.domain.errors import EngineUnavailable
-from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.queue.booking_queue import BookingQueue, Look
 from booking_worker.queue.changes import Hold
 from booking_worker.queue.lock import TTL_SECONDS, Redlock, Vote
 from booking_worker.telemetry.logs import get_logger
@@ -146,10 +146,13 @@ class Housekeeping:
         """
         await self._end()
         await self._let_go()
-        events = await self._queue.events()
-        looks = await asyncio.gather(*map(self._queue.look, events))
-        untold = [name for name, look in zip(events, looks, strict=True) if look.untold]
-        await self._take_from_the_dead(untold)
+        looks, away = await self._look_at(await self._queue.events())
+        try:
+            await self._take_from_the_dead([name for name, look in looks.items() if look.untold])
+        except EngineUnavailable as error:
+            away = error
+        if away is not None and not self._holds:
+            raise away
         return bool(self._holds)
 
     async def _take_from_the_dead(self, event_ids: Sequence[str]) -> None:
@@ -174,11 +177,16 @@ class Housekeeping:
 
         Raises EngineUnavailable; what was due then still is.
         """
-        await self._look_around()
-        now = self._clock()
-        due = [event_id for event_id, at in self._try_at.items() if at <= now]
-        if due:
-            await self._hold(due)
+        away = None
+        # Locks are kept first: a look at a node that hangs takes most of the time that they last.
+        for step in (self._hold_what_is_due, self._look_around, self._hold_what_is_due):
+            try:
+                await step()
+            except EngineUnavailable as error:
+                # One node of a Cluster is away, maybe, and the events of the others go on.
+                away = error
+        if away is not None:
+            raise away
         soonest = min((*self._try_at.values(), *self._alive.values()), default=float("inf"))
         return max(_SHORTEST_SECONDS, min(soonest - self._clock(), self._rounds.seconds_until_due))
 
@@ -228,18 +236,32 @@ class Housekeeping:
         now = self._clock()
         turn = [name for name in await self._rounds.turn() if name not in self._alive]
         over = [event_id for event_id, until in self._alive.items() if until <= now]
-        try:
-            looks = await asyncio.gather(*map(self._queue.look, [*turn, *over]))
-        except EngineUnavailable:
-            self._rounds.restart()
-            raise
+        looks, away = await self._look_at([*turn, *over])
         done: list[str] = []
-        for event_id, look in zip([*turn, *over], looks, strict=True):
+        for event_id, look in looks.items():
             if look.alive or look.untold:
                 self.want(event_id)
-            elif event_id in self._alive:
+            elif self._alive.get(event_id, float("inf")) <= now:  # not woken meanwhile
                 done.append(event_id)
         await self._give_up(done)
+        if away is not None:
+            # What is known to be alive stays so until it is known that it isn't.
+            self._rounds.restart()
+            raise away
+
+    async def _look_at(
+        self, event_ids: Sequence[str]
+    ) -> tuple[dict[str, Look], BaseException | None]:
+        """How these events are, and why some of them could not be looked at; None: all could."""
+        answers = await asyncio.gather(*map(self._queue.look, event_ids), return_exceptions=True)
+        looks: dict[str, Look] = {}
+        trouble = None
+        for event_id, answer in zip(event_ids, answers, strict=True):
+            if isinstance(answer, BaseException):
+                trouble = answer
+            else:
+                looks[event_id] = answer
+        return looks, trouble
 
     async def _give_up(self, event_ids: Sequence[str]) -> None:
         for event_id in event_ids:
@@ -251,6 +273,11 @@ class Housekeeping:
             await self._lock.release(held)
 
     # --- taking and keeping ---------------------------------------------------------------------
+
+    async def _hold_what_is_due(self) -> None:
+        now = self._clock()
+        if due := [event_id for event_id, at in self._try_at.items() if at <= now]:
+            await self._hold(due)
 
     async def _hold(self, event_ids: Sequence[str]) -> None:
         votes = await self._lock.hold(event_ids)

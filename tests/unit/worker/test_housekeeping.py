@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from redis.asyncio import Redis
 
 from booking_worker.domain.errors import EngineUnavailable
-from booking_worker.queue.booking_queue import TakenOver
+from booking_worker.queue.booking_queue import Look, TakenOver
 from booking_worker.queue.lock import TTL_SECONDS, Redlock
 from booking_worker.worker import housekeeping
 from booking_worker.worker.housekeeping import Housekeeping
@@ -299,3 +301,99 @@ async def test_what_could_not_be_looked_at_is_looked_at_when_the_engine_is_back(
             await one.passes(0)
     await one.passes(0)
     assert list(one.house.held()) == ["event-59"]
+
+
+def node_is_away(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, on_look: Callable[[], object] = lambda: None
+) -> None:
+    """From now on the node of a Cluster that keeps the event ``away`` does not answer."""
+    look, take_over = stage.queue.look, stage.queue.take_over
+
+    async def looked(event_id: str) -> Look:
+        if event_id == "away":
+            on_look()
+            raise EngineUnavailable("away")
+        return await look(event_id)
+
+    async def taken_over(event_id: str) -> TakenOver:
+        if event_id == "away":
+            raise EngineUnavailable("away")
+        return await take_over(event_id)
+
+    monkeypatch.setattr(stage.queue, "look", looked)
+    monkeypatch.setattr(stage.queue, "take_over", taken_over)
+
+
+async def test_a_node_that_is_away_costs_no_other_event_its_lock(
+    stage: Stage, one: Replica, monkeypatch: pytest.MonkeyPatch
+):
+    """Though each look at it takes nearly as long as a lock lasts."""
+    await stage.join_one()
+    await one.passes(0)
+    (hold,) = one.house.held().values()
+
+    def hangs() -> None:
+        one.time.now += 1.8
+
+    node_is_away(stage, monkeypatch, hangs)
+    await stage.join_one(event_id="away")
+    for _ in range(10):
+        with pytest.raises(EngineUnavailable):
+            await one.passes(1.3)
+        assert one.house.held()[EVENT].token == hold.token
+
+
+async def test_while_a_node_is_away_other_events_are_found_and_given_up(
+    stage: Stage, one: Replica, monkeypatch: pytest.MonkeyPatch
+):
+    await stage.join_one(event_id="away")
+    item_id = await stage.join_one(event_id="ending")
+    await one.passes(0)
+    await stage.queue.cancel(item_id, "ann", "no", "user:ann")
+    await told(stage, "ending")
+    node_is_away(stage, monkeypatch)
+    await stage.join_one()
+    with pytest.raises(EngineUnavailable):
+        await one.passes(11)
+    assert one.house.is_ours(EVENT)
+    assert set(one.house.alive) == {EVENT, "away"}
+
+
+async def test_an_event_that_is_woken_while_it_is_looked_at_is_not_given_up(
+    stage: Stage, one: Replica, monkeypatch: pytest.MonkeyPatch
+):
+    item_id = await stage.join_one()
+    await one.passes(0)
+    await stage.queue.cancel(item_id, "ann", "no", "user:ann")
+    await told(stage)
+    look = stage.queue.look
+
+    async def woken_meanwhile(event_id: str) -> Look:
+        found = await look(event_id)
+        one.house.wake(event_id)
+        return found
+
+    monkeypatch.setattr(stage.queue, "look", woken_meanwhile)
+    await one.passes(11)
+    assert one.house.is_ours(EVENT)
+
+
+async def test_a_node_that_is_away_keeps_nobody_from_handing_over_the_others(
+    stage: Stage, one: Replica, monkeypatch: pytest.MonkeyPatch
+):
+    await stage.join_one(event_id="away")
+    await stage.join_one()
+    node_is_away(stage, monkeypatch)
+    assert await one.house.hand_over()
+    assert list(one.house.held()) == [EVENT]
+    await told(stage)
+    with pytest.raises(EngineUnavailable):
+        await one.house.hand_over()
+    look = stage.queue.look
+
+    async def untold(event_id: str) -> Look:
+        return (await look(EVENT))._replace(untold=event_id == "away")
+
+    monkeypatch.setattr(stage.queue, "look", untold)
+    with pytest.raises(EngineUnavailable):
+        await one.house.hand_over()

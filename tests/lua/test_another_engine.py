@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from booking_worker.domain.errors import Fenced
-from booking_worker.domain.model import Held, Status
+from booking_worker.domain.model import Held, Lease, Status
 from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.clock import Clock
 from tests.support.guards import scripts_without
@@ -25,11 +27,68 @@ async def test_a_token_that_a_failover_lost_is_not_given_again(stage: Stage, que
     await queue.hand_back(lost, asked=True)
     again = await stage.claim_one()
     assert again.item_id == lost.item_id
-    assert again.token > lost.token + 2**31
+    assert lost.token + 2**31 < again.token < 10**14
     with pytest.raises(Fenced):
         await queue.settle_rejected(lost, "too late")
     await queue.hand_back(again, asked=True)
     assert (await stage.claim_one()).token == again.token + 1
+
+
+async def failed_over(stage: Stage, state: Mapping[bytes, bytes]) -> Lease:
+    """The next lease of an engine that took over from one of which it knows this much."""
+    await stage.client.delete(stage.key("state"))
+    await stage.client.hset(stage.key("state"), mapping={**state, b"born_in": b"the old one"})
+    if b"token_engine" in state:
+        await stage.client.hset(stage.key("state"), "token_engine", "the old one")
+    await stage.capacity(9)
+    return await stage.claim_one()
+
+
+async def test_nor_are_the_very_first_where_it_lost_that_any_had_been_given(
+    stage: Stage, queue: BookingQueue
+):
+    await stage.join_one()
+    await stage.capacity(10)
+    known = await stage.client.hgetall(stage.key("state"))
+    lost = await stage.claim_one()
+    await queue.hand_back(lost, asked=False)
+    again = await failed_over(stage, known)
+    assert again.item_id == lost.item_id
+    assert again.token > lost.token
+    with pytest.raises(Fenced):
+        await queue.settle_rejected(lost, "too late")
+
+
+@pytest.mark.parametrize("anything", [True, False])
+async def test_nor_is_what_an_engine_gave_that_the_next_one_never_heard_of(
+    stage: Stage, queue: BookingQueue, clock: Clock, anything: bool
+):
+    """Two failovers: each time the new master knows what the first one knew, and no more."""
+    await stage.join_one()
+    await stage.capacity(10)
+    known = await stage.client.hgetall(stage.key("state"))
+    given = [await stage.claim_one()]
+    if anything:
+        known = await stage.client.hgetall(stage.key("state"))
+    for _ in range(3):
+        await queue.hand_back(given[-1], asked=anything)
+        await clock.advance(1_000)
+        given.append(await failed_over(stage, known))
+    tokens = [lease.token for lease in given]
+    assert tokens == sorted(set(tokens))
+    for old in given[:-1]:
+        with pytest.raises(Fenced):
+            await queue.extend(old)
+
+
+async def test_nor_where_its_clock_is_behind(stage: Stage, queue: BookingQueue, clock: Clock):
+    lost = await stage.processing()
+    ahead = (clock.now // 1000 + 60) * 2**14
+    await stage.client.hset(
+        stage.key("state"), mapping={"token": ahead, "token_engine": "the old one"}
+    )
+    await queue.hand_back(lost, asked=True)
+    assert (await stage.claim_one()).token > ahead + 2**14
 
 
 async def test_without_the_gap_between_tokens_an_old_lease_is_taken_for_the_new_one(

@@ -114,8 +114,8 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "the gap between tokens": (
         "includes/token",
-        "return token_engine and (math.floor(token / TOKENS_LOST) + 1) * TOKENS_LOST or token",
-        "return token",
+        "if giver == engine() then return token end",
+        "if token then return token end",
     ),
     "the engine that was asked": (
         "set_capacity",

@@ -20,12 +20,12 @@
 
 local event = redis.call('HMGET', state,
   'token', 'capacity', 'processing_seats', 'held_seats', 'unlimited', 'exact', 'epoch',
-  'idle', 'token_engine', 'paused', 'settled_at')
+  'idle', 'token_engine', 'paused', 'settled_at', 'born_in')
 local answer = { now, 0, 0, 0, '' }
 local token, leases = nil, 0
 
 local function lease(id, item)
-  token = (token or last_token(event[1], event[9])) + 1
+  token = (token or last_token(event[1], event[9] or event[12])) + 1
   leases = leases + 1
   item.more.token = token
   item.more.worker = worker_id
@@ -114,7 +114,7 @@ if redis.call('ZCOUNT', tasks, SUSPECT, '+inf') > 0 then
     if takes == 1 and redis.call('ZCOUNT', tasks, ranks_of(task, true)) > 0 then answer[4] = 1 end
   end
 end
-if token then redis.call('HSET', state, 'token', string.format('%.0f', token)) end
+if token then gave('token', token) end
 answer[5] = here or ''
 commit()
 return answer

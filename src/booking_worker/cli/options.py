@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +39,14 @@ Operator = Annotated[
         help="Who asks, for the audit log.",
     ),
 ]
+
+
+def operator_name() -> str:
+    """Who asks, where --as does not say it: the login name, or the user's id where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        return f"uid-{os.getuid()}"
 
 
 def examples(*lines: str) -> str:

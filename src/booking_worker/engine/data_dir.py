@@ -9,6 +9,7 @@ Two locks, which the kernel drops when their holder dies:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -53,16 +54,13 @@ class DataDir:
         """Become the one owner until :meth:`release`, or until this process ends.
 
         Raises :class:`EngineInUse` when a running service owns it, :class:`EngineFailed` when
-        the directory cannot be made or written.
+        the directory cannot be made or written; nobody owns it then.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise EngineFailed(
-                f"DATA_DIR {self.path} cannot be used: {error.strerror}; "
-                "it must be a writable directory"
-            ) from error
+            raise self._unusable(error) from error
         if not _try_lock(descriptor):
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(descriptor)
@@ -71,9 +69,17 @@ class DataDir:
                 "stop that one first, or give this one a DATA_DIR of its own"
             )
         self._lock_fd = descriptor
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._prepare_socket_dir()
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            self.release()
+            raise self._unusable(error) from error
+        try:
+            self._prepare_socket_dir()
+        except EngineFailed:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Let another service own the directory. Releasing twice is releasing."""
@@ -131,19 +137,33 @@ class DataDir:
         return "\n".join(text.strip().splitlines()[-lines:])
 
     def _open_alive(self) -> int:
-        return os.open(self._alive, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            return os.open(self._alive, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> EngineFailed:
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        advice = "make room there" if is_full else "it must be a writable directory"
+        return EngineFailed(f"DATA_DIR {self.path} cannot be used: {error.strerror}; {advice}")
 
     def _prepare_socket_dir(self) -> None:
         directory = self.socket.parent
         if directory == self.path:
             return
-        directory.mkdir(mode=0o700, exist_ok=True)
-        found = directory.lstat()
+        shorter = f"choose a DATA_DIR of fewer than {SOCKET_PATH_LIMIT - 12} bytes"
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            found = directory.lstat()
+        except OSError as error:
+            raise EngineFailed(
+                f"the socket directory {directory} cannot be made: {error.strerror}; make room "
+                f"there, set TMPDIR to a writable directory, or {shorter}"
+            ) from error
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            self.release()
             raise EngineFailed(
                 f"the socket directory {directory} is not private to this user: remove it, or "
-                f"choose a DATA_DIR of fewer than {SOCKET_PATH_LIMIT - 12} bytes"
+                f"{shorter}"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -74,6 +75,32 @@ def test_a_directory_without_write_permission_is_a_clear_error(guarded: Path) ->
         DataDir(guarded).acquire()
 
 
+def test_a_full_disk_is_a_clear_error_and_nobody_owns_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(data_dir.os, "pwrite", full)
+    owned = DataDir(tmp_path)
+    with pytest.raises(EngineFailed, match=rf"DATA_DIR {tmp_path} .* No space left .* make room"):
+        owned.acquire()
+    monkeypatch.undo()
+    again = DataDir(tmp_path)
+    again.acquire()
+    again.release()
+
+
+def test_a_lock_of_the_server_that_cannot_be_opened_is_a_clear_error(tmp_path: Path) -> None:
+    owned = DataDir(tmp_path)
+    owned.acquire()
+    (tmp_path / "engine.alive").mkdir()
+    for use in (owned.server_is_alive, owned.server_lock):
+        with pytest.raises(EngineFailed, match=rf"DATA_DIR {tmp_path} cannot be used"):
+            use()
+    owned.release()
+
+
 def test_the_server_lock_lives_with_who_inherited_it(tmp_path: Path) -> None:
     owned = DataDir(tmp_path)
     owned.acquire()
@@ -127,6 +154,18 @@ def test_a_socket_directory_that_others_may_enter_is_refused(
     with pytest.raises(EngineFailed, match="not private"):
         owned.acquire()
     shared.chmod(0o700)
+    owned.acquire()
+    owned.release()
+
+
+def test_a_socket_directory_that_cannot_be_made_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_dir.tempfile, "gettempdir", lambda: str(tmp_path / "missing"))
+    owned = DataDir(tmp_path / ("d" * 120))
+    with pytest.raises(EngineFailed, match=r"cannot be made: No such file .* choose a DATA_DIR of"):
+        owned.acquire()
+    (tmp_path / "missing").mkdir()
     owned.acquire()
     owned.release()
 

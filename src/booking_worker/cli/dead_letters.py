@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from booking_worker.cli.options import Address, Json, Operator, TlsCa, examples
+from booking_worker.cli.options import Address, Json, Operator, TlsCa, examples, operator_name
 
 if TYPE_CHECKING:
     from booking_worker.cli.client import ServiceClient
@@ -84,7 +83,7 @@ def requeue(
 
     def put_back(client: ServiceClient, item: str) -> str:
         request = admin_pb2.RequeueDeadLetterRequest(
-            queue_item_id=item, operator=operator or getpass.getuser()
+            queue_item_id=item, operator=operator or operator_name()
         )
         return client.call(client.admin.RequeueDeadLetter, request).status
 
@@ -104,7 +103,7 @@ def discard(
 
     def give_up(client: ServiceClient, item: str) -> str:
         request = admin_pb2.DiscardDeadLetterRequest(
-            queue_item_id=item, operator=operator or getpass.getuser()
+            queue_item_id=item, operator=operator or operator_name()
         )
         client.call(client.admin.DiscardDeadLetter, request)
         return "discarded"

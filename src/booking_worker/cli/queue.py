@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from booking_worker.cli.options import Address, Json, Operator, TlsCa, examples
+from booking_worker.cli.options import Address, Json, Operator, TlsCa, examples, operator_name
 
 if TYPE_CHECKING:
     from booking_worker.proto import admin_pb2
@@ -163,7 +162,7 @@ def cancel(
     from booking_worker.proto import admin_pb2
 
     request = admin_pb2.CancelItemRequest(
-        queue_item_id=item, reason=reason, operator=operator or getpass.getuser()
+        queue_item_id=item, reason=reason, operator=operator or operator_name()
     )
     with service(address, tls_ca) as client:
         status = client.call(client.admin.CancelItem, request).status
@@ -175,8 +174,18 @@ def cancel(
         typer.echo(f"{item} is {status}: it is cancelled once its tickets have been given back.")
 
 
+def _not_empty(event: str | None) -> str | None:
+    # As from a shell variable that is not set: who names one event must not stop every sale.
+    if event == "":
+        raise typer.BadParameter("is empty; leave it out to mean all events")
+    return event
+
+
 Event = Annotated[
-    str, typer.Argument(metavar="EVENT", show_default="all events", help="One event.")
+    str | None,
+    typer.Argument(
+        metavar="EVENT", show_default="all events", help="One event.", callback=_not_empty
+    ),
 ]
 
 
@@ -193,7 +202,7 @@ def pause(
             "--reason", metavar="TEXT", help="Why, for other operators and the audit log."
         ),
     ],
-    event: Event = "",
+    event: Event = None,
     operator: Operator = "",
     address: Address = "",
     tls_ca: TlsCa = None,
@@ -210,12 +219,12 @@ def pause(
     from booking_worker.proto import admin_pb2
 
     request = admin_pb2.PauseAdmissionRequest(
-        event_id=event, reason=reason, operator=operator or getpass.getuser()
+        event_id=event or "", reason=reason, operator=operator or operator_name()
     )
     with service(address, tls_ca) as client:
         client.call(client.admin.PauseAdmission, request)
     if json:
-        print_json({"event_id": event, "status": "paused", "reason": reason})
+        print_json({"event_id": event or "", "status": "paused", "reason": reason})
     else:
         typer.echo(f"Nobody is admitted to {event or 'any event'} until it is resumed.")
 
@@ -227,7 +236,7 @@ def pause(
     )
 )
 def resume(
-    event: Event = "",
+    event: Event = None,
     operator: Operator = "",
     address: Address = "",
     tls_ca: TlsCa = None,
@@ -241,14 +250,12 @@ def resume(
     from booking_worker.cli.output import print_json
     from booking_worker.proto import admin_pb2
 
-    request = admin_pb2.ResumeAdmissionRequest(
-        event_id=event, operator=operator or getpass.getuser()
-    )
+    request = admin_pb2.ResumeAdmissionRequest(event_id=event, operator=operator or operator_name())
     with service(address, tls_ca) as client:
         was = client.call(client.admin.ResumeAdmission, request).paused_because
     if json:
         status = "resumed" if was else "not_paused"
-        print_json({"event_id": event, "status": status, "reason": was})
+        print_json({"event_id": event or "", "status": status, "reason": was})
         return
     what = event or "all events"
     typer.echo(f"{what}: resumed; paused was: {was}" if was else f"{what}: not paused.")

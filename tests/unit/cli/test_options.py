@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from booking_worker.cli import options
 from tests.unit.cli.conftest import Command
 
 COMMANDS = [
@@ -74,3 +77,15 @@ def test_a_wrong_option_is_told_as_such(command: Command):
     assert ran.code == 2
     assert "--limit" in ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_who_has_no_login_name_is_known_by_an_id(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+):
+    def nameless() -> str:
+        raise error("getpwuid(): uid not found")
+
+    assert options.operator_name() == getpass.getuser()
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert options.operator_name() == f"uid-{os.getuid()}"

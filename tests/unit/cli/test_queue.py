@@ -181,6 +181,14 @@ async def test_the_audit_log_hears_who_paused_and_why(served: Served, given: lis
     ]
 
 
+async def test_an_event_that_is_named_and_empty_is_not_every_event(served: Served):
+    for arguments in (["pause", "", "--reason", "flooded"], ["resume", ""]):
+        ran = await served("queue", *arguments)
+        assert ran.code == 2
+        assert "is empty; leave it out to mean all events" in ran.err
+    assert served.api.records == []
+
+
 async def test_a_pause_needs_a_reason(served: Served):
     ran = await served("queue", "pause", EVENT)
     assert ran.code == 2

@@ -143,9 +143,13 @@ class ChangeFeed:
     async def run_once(self) -> bool:
         """Hand over what has happened since; whether anything had. Waits a little for it."""
         now = time.monotonic()
+        stuck_at = {name: one.cursor for name, one in self._followed.items() if self.trouble}
         await self._follow(self._holds.held())
         entries = await self._read()
         handed = [await self._hand_over(*portion) for portion in _portions(entries)]
+        for event_id, cursor in stuck_at.items():
+            # Before the cursor is saved, which cuts off what was told.
+            await self._check_for_gap(event_id, cursor)
         if self._stopping or now - self._saved_at >= _SAVE_SECONDS:
             await self._save()
             self._saved_at = now

@@ -306,6 +306,22 @@ async def test_a_cap_that_cut_off_what_nobody_has_read_is_a_gap(
 
 
 @pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("cut", [False, True])
+async def test_what_the_cap_cut_off_while_nothing_could_be_taken_is_a_gap(
+    stage: Stage, follower: Follower, cut: bool
+):
+    await stage.join_one("ann")
+    await follower.run_once()
+    follower.feed.trouble = "no room"
+    await stage.join_one("ben")
+    await stage.join_one("eve")
+    await stage.client.xtrim(stage.key("changes"), maxlen=1 if cut else 9, approximate=False)
+    await follower.run_once()
+    assert follower.users == (["ann", "eve"] if cut else ["ann", "ben", "eve"])
+    assert follower.gaps == ([EVENT] if cut else [])
+    await stage.client.flushall()
+
+
 async def test_an_event_to_which_nothing_happened_yet_has_no_gap(stage: Stage, follower: Follower):
     await stage.client.zadd(keys.EVENTS, {"quiet": 1})
     follower.house.wake("quiet")
@@ -349,7 +365,6 @@ async def test_a_client_of_the_newer_protocol(stage: Stage, engine: SharedEngine
 
 async def test_stopping_before_the_start_is_stopping(follower: Follower):
     await follower.feed.stop()
-    await asyncio.sleep(0)
     assert follower.taken == []
 
 

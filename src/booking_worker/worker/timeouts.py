@@ -86,43 +86,57 @@ class TimeoutHandler:
         for event_id in [event_id for event_id in self._due if event_id not in alive]:
             del self._due[event_id]
         due = [event_id for event_id, at in self._due.items() if at <= now]
+        away = None
         for start in range(0, len(due), _MOST_AT_ONCE):
             chunk = due[start : start + _MOST_AT_ONCE]
             outcomes = await asyncio.gather(*map(self._expire, chunk), return_exceptions=True)
-            away = None
             for event_id, outcome in zip(chunk, outcomes, strict=True):
                 if isinstance(outcome, EngineUnavailable):
                     away = outcome
                     self._due[event_id] = now
                 elif isinstance(outcome, BaseException):
                     self._defect(event_id, outcome)
-            if away is not None:
-                raise away
+        if away is not None:
+            raise away
         return max(0.0, min(self._due.values(), default=float("inf")) - self._clock())
 
     async def sweep_once(self) -> list[Mended]:
         """Cross-check the indexes of events, and mend and count what disagrees.
 
         Of the events that this replica looks after, and, when it is its turn, of those that are
-        over, which leave the list of events then. Raises EngineUnavailable.
+        over, which leave the list of events then. Raises EngineUnavailable, of one event after
+        all others were swept.
         """
         found: list[Mended] = []
+        away = None
         turn = await self._house.is_our_turn(self._cleanup_seconds)
         for event_id in await self._queue.events():
             is_over = event_id not in self._house.alive
             if not (self._house.is_ours(event_id) or (turn and is_over)):
                 continue
-            mended = await self._queue.sweep(event_id)
-            for name, wrong in ((entry.name, entry.wrong) for entry in mended):
-                _log.error("mended", event_id=event_id, name=name, wrong=wrong)
-            if mended:
-                self._metrics.sweep_repairs.inc(len(mended))
-                self._house.want(event_id)
-            found += mended
+            # One event that can't be swept must not keep the others from it.
+            try:
+                found += await self._sweep(event_id)
+            except EngineUnavailable as error:
+                away = error
+            except Exception:  # noqa: BLE001 - logged and counted
+                _log.exception("could not sweep", event_id=event_id)
+                self._metrics.errors.labels("sweep").inc()
         if turn:
             for event_id in await self._queue.retire():
                 _log.info("an event is over", event_id=event_id)
+        if away is not None:
+            raise away
         return found
+
+    async def _sweep(self, event_id: str) -> list[Mended]:
+        mended = await self._queue.sweep(event_id)
+        for name, wrong in ((entry.name, entry.wrong) for entry in mended):
+            _log.error("mended", event_id=event_id, name=name, wrong=wrong)
+        if mended:
+            self._metrics.sweep_repairs.inc(len(mended))
+            self._house.want(event_id)
+        return mended
 
     async def _expire(self, event_id: str) -> None:
         # Taken out first: whoever tells of news from now on has it looked at again.

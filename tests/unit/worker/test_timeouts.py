@@ -7,7 +7,7 @@ import pytest
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.domain.model import Status
 from booking_worker.queue import keys
-from booking_worker.queue.booking_queue import Expired
+from booking_worker.queue.booking_queue import Expired, Mended
 from booking_worker.queue.lock import Redlock
 from booking_worker.telemetry.metrics import Metrics
 from booking_worker.worker.housekeeping import Housekeeping
@@ -252,6 +252,30 @@ async def test_what_was_due_while_the_engine_was_away_still_is(
     assert (await stage.item(item_id)).status is Status.EXPIRED
 
 
+async def test_an_event_that_is_away_holds_up_no_deadline_however_many_are_due(
+    stage: Stage, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("booking_worker.worker.timeouts._MOST_AT_ONCE", 1)
+    item_id = await stage.join_one()
+    await stage.clock.advance(LIMITS.queue_timeout_ms)
+    expire = stage.queue.expire
+
+    async def troubled(event_id: str, overdue_ms: int) -> Expired:
+        if event_id == "away":
+            raise EngineUnavailable("away")
+        return await expire(event_id, overdue_ms=overdue_ms)
+
+    monkeypatch.setattr(stage.queue, "expire", troubled)
+    house, time = Alone(stage.queue), Time()
+    handler = TimeoutHandler(stage.queue, house, metrics, 30.0, clock=time)
+    for event_id in ("away", EVENT):
+        house.want(event_id)
+    time.now += 0.02
+    with pytest.raises(EngineUnavailable):
+        await handler.run_once()
+    assert (await stage.item(item_id)).status is Status.EXPIRED
+
+
 async def test_of_two_replicas_one_sweeps_what_is_over(stage: Stage, metrics: Metrics):
     """The other has its turn when the first was not there for an interval."""
     item_id = await stage.join_one()
@@ -288,6 +312,37 @@ async def test_the_sweep_mends_and_counts(stage: Stage, handler: TimeoutHandler,
     assert (mended.event_id, mended.name) == (EVENT, item_id)
     assert metrics.registry.get_sample_value("booking_worker_sweep_repairs_total") == 1
     assert await handler.sweep_once() == []
+
+
+async def test_an_event_that_cannot_be_swept_keeps_no_other_from_it(
+    stage: Stage, handler: TimeoutHandler, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+):
+    item_id = await stage.join_one()
+    await stage.client.zrem(stage.key("timeouts"), item_id)
+    await stage.queue._remember("over")
+    await stage.clock.advance(LIMITS.result_ttl_ms)
+    troubles = {"broken": ValueError("a defect"), "away": EngineUnavailable("away")}
+    sweep = stage.queue.sweep
+
+    async def troubled(event_id: str) -> list[Mended]:
+        if event_id in troubles:
+            raise troubles[event_id]
+        return await sweep(event_id)
+
+    async def events() -> list[str]:
+        return [*troubles, EVENT]
+
+    monkeypatch.setattr(stage.queue, "sweep", troubled)
+    monkeypatch.setattr(stage.queue, "events", events)
+    with pytest.raises(EngineUnavailable):
+        await handler.sweep_once()
+    monkeypatch.undo()
+    assert await stage.queue.sweep(EVENT) == []  # it was mended
+    assert metrics.registry.get_sample_value(
+        "booking_worker_errors_total", {"kind": "sweep"}
+    ) == pytest.approx(1)
+    stage.queue._remembered.clear()
+    assert await stage.queue.events() == [EVENT]  # and the one that is over was taken off
 
 
 async def test_the_sweep_takes_events_off_the_list_that_are_over(

@@ -10,12 +10,15 @@ from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.domain.model import EventStatus
 from booking_worker.peers.breaker import Breaker
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.telemetry.logs import get_logger
 from booking_worker.telemetry.metrics import Metrics
 
 _EVERY_SECONDS: Final = 2.0
 _MOST_EVENTS: Final = 1_000
 """Of more events, those joined last are shown: each has a label of its own."""
 _MOST_QUIET: Final = 50
+
+_log = get_logger(__name__)
 
 
 class Gauges:
@@ -30,6 +33,7 @@ class Gauges:
     ) -> None:
         self._queue = queue
         self._metrics = metrics
+        self._failed = metrics.errors.labels("gauges")
         self._breakers = breakers
         self._shown: set[str] = set()
         self._quiet: dict[str, None] = {}
@@ -59,15 +63,16 @@ class Gauges:
         woken, self._woken = self._woken, set()
         try:
             events = (await self._queue.events())[:_MOST_EVENTS]
-            due = self._due(events, woken)
-            books = await asyncio.gather(*(self._queue.status(event_id) for event_id in due))
         except EngineUnavailable:
             self._metrics.engine_up.set(0)
             self._quiet.clear()
             return
-        self._metrics.engine_up.set(1)
-        # Those of the events that are not read now are none: else they were not quiet.
-        self._metrics.dead_letters.set(sum(event.dead_letters for event in books))
+        due = self._due(events, woken)
+        books, is_up = await self._read(due)
+        self._metrics.engine_up.set(is_up)
+        if len(books) == len(due):
+            # Those of the events that are not read now are none: else they were not quiet.
+            self._metrics.dead_letters.set(sum(event.dead_letters for event in books))
         for event in books:
             self._metrics.show_event(event)
             if _is_quiet(event):
@@ -76,6 +81,24 @@ class Gauges:
             self._metrics.forget_event(event_id)
             self._quiet.pop(event_id, None)
         self._shown = set(events)
+
+    async def _read(self, event_ids: Sequence[str]) -> tuple[list[EventStatus], bool]:
+        """The books of these events as far as they can be read, and whether the engine answers.
+
+        What can't be read is not quiet: it is read again the next time.
+        """
+        answers = await asyncio.gather(*map(self._queue.status, event_ids), return_exceptions=True)
+        books: list[EventStatus] = []
+        is_up = True
+        for event_id, answer in zip(event_ids, answers, strict=True):
+            if isinstance(answer, EventStatus):
+                books.append(answer)
+            elif isinstance(answer, EngineUnavailable):
+                is_up = False
+            else:
+                _log.error("books could not be read", event_id=event_id, exc_info=answer)
+                self._failed.inc()
+        return books, is_up
 
     def _due(self, events: Sequence[str], woken: set[str]) -> list[str]:
         """The events to read now: quiet ones come up again when all others have."""
@@ -86,7 +109,11 @@ class Gauges:
 
     async def _read_for_ever(self) -> None:
         while True:
-            await self.run_once()
+            try:
+                await self.run_once()
+            except Exception:  # noqa: BLE001 - logged and counted; the loop must go on
+                _log.exception("the gauges could not be read")
+                self._failed.inc()
             await asyncio.sleep(_EVERY_SECONDS)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import Redis
 
+from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.domain.item_id import new_item_id
 from booking_worker.domain.model import EventStatus, Join, Status, Task
 from booking_worker.peers.breaker import Breaker
@@ -129,6 +130,62 @@ async def test_when_anything_may_have_happened_all_are_read(many: Many):
     many.gauges.wake("")
     assert await many.reads() == many.names
     assert len(await many.reads()) == 2
+
+
+def fails(many: Many, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the books of ``e5`` can't be read."""
+    status = many.queue.status
+
+    async def troubled(event_id: str) -> EventStatus:
+        if event_id == "e5":
+            raise error
+        return await status(event_id)
+
+    monkeypatch.setattr(many.queue, "status", troubled)
+
+
+@pytest.mark.parametrize(
+    "error, is_up, counted",
+    [(EngineUnavailable("away"), 0, 0), (ValueError("a defect"), 1, 1)],
+    ids=["away", "defect"],
+)
+async def test_an_event_that_cannot_be_read_freezes_the_gauges_of_no_other(
+    many: Many, monkeypatch: pytest.MonkeyPatch, error: Exception, is_up: int, counted: int
+):
+    many.metrics.dead_letters.set(7)
+    for event_id in ("e4", "e5"):
+        await many.join(event_id)
+        many.gauges.wake(event_id)
+    with monkeypatch.context() as patched:
+        fails(many, error, patched)
+        await many.gauges.run_once()
+    assert value(many.metrics, "queue_length", event="e4") == 1
+    assert value(many.metrics, "engine_up") == is_up
+    assert value(many.metrics, "errors_total", kind="gauges") == counted
+    assert value(many.metrics, "dead_letters") == 7  # of e5 it is not known
+    assert "e5" in await many.reads()
+    assert value(many.metrics, "queue_length", event="e5") == 1
+    assert value(many.metrics, "engine_up") == 1
+    assert value(many.metrics, "dead_letters") == 0
+
+
+async def test_a_defect_does_not_end_the_reading(many: Many, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gauges, "_EVERY_SECONDS", 0.01)
+    events = many.queue.events
+    defects = [ValueError("a defect")]
+
+    async def troubled() -> list[str]:
+        if defects:
+            raise defects.pop()
+        return await events()
+
+    monkeypatch.setattr(many.queue, "events", troubled)
+    await many.join("e5")
+    many.gauges.wake("")
+    await many.gauges.start()
+    await wait_until(lambda: value(many.metrics, "queue_length", event="e5") == 1)
+    await many.gauges.stop()
+    assert value(many.metrics, "errors_total", kind="gauges") == 1
 
 
 async def test_an_engine_that_is_away_is_shown_and_ends_nothing(engine: object):

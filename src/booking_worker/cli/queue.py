@@ -250,7 +250,9 @@ def resume(
     from booking_worker.cli.output import print_json
     from booking_worker.proto import admin_pb2
 
-    request = admin_pb2.ResumeAdmissionRequest(event_id=event, operator=operator or operator_name())
+    request = admin_pb2.ResumeAdmissionRequest(
+        event_id=event or "", operator=operator or operator_name()
+    )
     with service(address, tls_ca) as client:
         was = client.call(client.admin.ResumeAdmission, request).paused_because
     if json:

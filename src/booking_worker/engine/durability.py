@@ -56,7 +56,7 @@ class Durability:
     sound: bool
     """Whether nothing stands in :attr:`warnings`."""
     refusals: tuple[str, ...]
-    """Which settings of the server break the promises, and what they should be."""
+    """What about the server breaks the promises, and how it should be."""
     warnings: tuple[str, ...]
     """The refusals, and what else is not as it should be just now."""
     notes: tuple[str, ...]
@@ -126,7 +126,7 @@ def judge(
     appendonly = bool(info.get("aof_enabled"))
     fsync = settings.get("appendfsync", UNKNOWN)
     snapshots = settings.get("save", UNKNOWN)
-    refusals = tuple(_refusals(info, snapshots, appendonly=appendonly))
+    refusals = tuple(_refusals(info, snapshots, seconds_apart, appendonly=appendonly))
     if needs.aof:
         refusals += tuple(_refusals_to_wait(info, fsync, appendonly=appendonly))
     warnings = (*refusals, *_troubles(info, needs))
@@ -138,7 +138,7 @@ def judge(
         sound=not warnings,
         refusals=refusals,
         warnings=warnings,
-        notes=tuple(_notes(info, settings, seconds_apart, appendonly=appendonly)),
+        notes=tuple(_notes(info, settings, appendonly=appendonly)),
         loss_window=_loss_window(fsync, snapshots, appendonly=appendonly),
     )
 
@@ -159,7 +159,7 @@ def log_durability(durability: Durability) -> None:
 
 
 def insist(durability: Durability) -> None:
-    """Raise :class:`EngineFailed` where the server's settings break the promises."""
+    """Raise :class:`EngineFailed` where the server as it is set up breaks the promises."""
     if durability.refusals:
         raise EngineFailed(
             "the engine cannot keep the promises as it is set up:\n"
@@ -182,7 +182,9 @@ def _older(info: Mapping[str, Any], version: tuple[int, int]) -> bool:
     return numbers is None or (int(numbers[1]), int(numbers[2])) < version
 
 
-def _refusals(info: Mapping[str, Any], snapshots: str, *, appendonly: bool) -> Iterator[str]:
+def _refusals(
+    info: Mapping[str, Any], snapshots: str, seconds_apart: float, *, appendonly: bool
+) -> Iterator[str]:
     if _older(info, OLDEST_REDIS):
         yield f"{version_of(info)} is too old: use Redis 6.2 or newer, or Valkey"
     policy = info.get("maxmemory_policy")
@@ -192,6 +194,12 @@ def _refusals(info: Mapping[str, Any], snapshots: str, *, appendonly: bool) -> I
         yield (
             "appendonly is off and there are no snapshots: a restart of the engine loses all;"
             " set appendonly yes"
+        )
+    if abs(seconds_apart) > CLOCK_APART_SECONDS:
+        # Set right while a sale goes on, it would end holds early, or keep them for too long.
+        yield (
+            f"its clock is {seconds_apart:+.0f} s from this machine's: deadlines go by the"
+            " engine's; see which is wrong, and set that one right"
         )
 
 
@@ -234,7 +242,6 @@ def _troubles(info: Mapping[str, Any], needs: Needs) -> Iterator[str]:
 def _notes(
     info: Mapping[str, Any],
     settings: Mapping[str, str],
-    seconds_apart: float,
     *,
     appendonly: bool,
 ) -> Iterator[str]:
@@ -246,11 +253,6 @@ def _notes(
         yield (
             "appendonly is off: a crash of the engine loses all since the last snapshot, which"
             " may be minutes; set appendonly yes"
-        )
-    if abs(seconds_apart) > CLOCK_APART_SECONDS:
-        yield (
-            f"its clock is {seconds_apart:+.0f} s from this machine's: deadlines go by the"
-            " engine's, so see which is wrong"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,28 @@ def test_a_setting_that_breaks_a_promise_is_refused(change: dict[str, Any], word
     assert refusal in str(caught.value)
 
 
+@pytest.mark.parametrize("apart", [-61, 61])
+def test_a_clock_that_is_far_off_is_refused(apart: float) -> None:
+    assert judge(GOOD, ALWAYS, apart - apart / 61).sound
+    durability = judge(GOOD, ALWAYS, apart)
+    [refusal] = durability.refusals
+    assert f"{apart:+d} s from this machine's" in refusal
+    assert durability.warnings == (refusal,)
+    assert durability.notes == ()
+    with pytest.raises(EngineFailed, match="REDIS_STRICT=false"):
+        insist(durability)
+
+
+async def test_the_clock_is_asked_of_the_engine(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not [text for text in (await read_durability(redis_client)).refusals if "clock" in text]
+    now = time.time()
+    monkeypatch.setattr("booking_worker.engine.durability.time.time", lambda: now - 3600)
+    [refusal] = [text for text in (await read_durability(redis_client)).refusals if "clock" in text]
+    assert refusal.startswith("its clock is +36")
+
+
 @pytest.mark.parametrize(
     "change, needs, word",
     [
@@ -143,23 +166,22 @@ def test_as_many_replicas_as_are_waited_for_are_enough() -> None:
 
 
 @pytest.mark.parametrize(
-    "change, settings, apart, word",
+    "change, settings, word",
     [
-        ({}, {}, 0, "CONFIG is forbidden"),
-        ({"maxmemory_policy": None}, ALWAYS, 0, "does not tell its maxmemory-policy"),
-        ({"aof_enabled": 0}, {**ALWAYS, "save": "900 1"}, 0, "the last snapshot"),
-        ({}, ALWAYS, -61, "-61 s from this machine's"),
+        ({}, {}, "CONFIG is forbidden"),
+        ({"maxmemory_policy": None}, ALWAYS, "does not tell its maxmemory-policy"),
+        ({"aof_enabled": 0}, {**ALWAYS, "save": "900 1"}, "the last snapshot"),
     ],
 )
 def test_what_an_operator_may_have_chosen_is_a_note(
-    change: dict[str, Any], settings: dict[str, str], apart: float, word: str
+    change: dict[str, Any], settings: dict[str, str], word: str
 ) -> None:
     info = {name: value for name, value in (GOOD | change).items() if value is not None}
-    durability = judge(info, settings, apart)
+    durability = judge(info, settings)
     assert durability.sound
     [note] = durability.notes
     assert word in note
-    assert judge(GOOD, ALWAYS, 59).notes == ()
+    assert judge(GOOD, ALWAYS).notes == ()
 
 
 def test_every_valkey_is_new_enough() -> None:

@@ -38,12 +38,7 @@ from booking_worker.config import Settings
 from booking_worker.config.engines import access_of, engine_of, needs_of
 from booking_worker.config.queues import queue_of
 from booking_worker.domain.model import Change
-from booking_worker.engine.durability import (
-    Durability,
-    insist,
-    log_durability,
-    read_durability,
-)
+from booking_worker.engine.durability import Durability, insist, log_durability, read_durability
 from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.engine.engine import Engine
 from booking_worker.engine.redis import server_client
@@ -131,8 +126,9 @@ class Application:
     def _build_work(self) -> None:
         settings, metrics = self.settings, self._metrics
         services, queue = self._services, self._queue
+        grace = settings.shutdown_grace_seconds
         self._notifier = (
-            RealtimeNotifier(services.realtime, metrics.messages_lost.inc)
+            RealtimeNotifier(services.realtime, metrics.messages_lost.inc, grace)
             if services.realtime
             else None
         )
@@ -163,7 +159,7 @@ class Application:
             slots=settings.worker_pool_size,
             lease_seconds=settings.worker_lease_seconds,
             retry_interval_seconds=settings.worker_retry_interval,
-            grace_seconds=settings.shutdown_grace_seconds,
+            grace_seconds=grace,
         )
         self._wake = WakeListener(
             self._follower, self._on_wake, self._capacity.wanted_elsewhere, house.freed
@@ -336,6 +332,8 @@ class Application:
     async def stop(self) -> None:
         """Take no more work, finish or hand back what is in hand, write what is left, end."""
         self._health.shut_down()
+        if self._notifier is not None:
+            self._notifier.expect_stop()
         # No new claims from here on; calls that wait for an answer still get it.
         if self._pool in self._started:
             self._started.append(self._started.pop(self._started.index(self._pool)))

@@ -20,6 +20,8 @@ _MOST_WAITING: Final = 50_000
 _TRIES: Final = 3
 _BACKOFF_SECONDS: Final = 0.2
 _LONGEST_BACKOFF_SECONDS: Final = 2.0
+_LEAST_SECONDS: Final = 1.0
+"""What a stop may always take: what ended as the grace time did is told after it."""
 
 log = get_logger(__name__)
 
@@ -29,12 +31,17 @@ class RealtimeNotifier:
 
     A message is tried three times. While the service is away the latest 50,000 wait for it, and
     older ones are given up and counted: clients also ask by themselves, so a message saves
-    time, and none is worth a booking.
+    time, and none is worth a booking. For the same reason a stop waits ``grace_seconds`` for the
+    service and no longer, however slow it is and however many messages wait.
     """
 
-    def __init__(self, client: RealtimeClient, count_lost: Callable[[int], None]) -> None:
+    def __init__(
+        self, client: RealtimeClient, count_lost: Callable[[int], None], grace_seconds: float
+    ) -> None:
         self._client = client
         self._count_lost = count_lost
+        self._grace_seconds = grace_seconds
+        self._ends_at: float | None = None
         self._waiting: deque[Message] = deque()
         self._something = asyncio.Event()
         self._senders: list[asyncio.Task[None]] = []
@@ -44,14 +51,39 @@ class RealtimeNotifier:
         """Begin to send."""
         if not self._senders:
             self._stopping.clear()
+            self._ends_at = None
             self._senders = [asyncio.create_task(self._send_for_ever()) for _ in range(_SENDERS)]
 
+    def expect_stop(self) -> float:
+        """Have the grace time begin now, where it has not yet; the event loop's time it ends at.
+
+        The other parts of a service that stops use it up as well: it is one for all of them.
+        """
+        if self._ends_at is None:
+            self._ends_at = asyncio.get_running_loop().time() + self._grace_seconds
+        return self._ends_at
+
     async def stop(self) -> None:
-        """Send what waits, each message tried once more, and end."""
+        """Send what waits, each message tried once more, and end.
+
+        What is left when the grace time is over is given up and counted; it may take a second
+        in any case.
+        """
+        left = self.expect_stop() - asyncio.get_running_loop().time()
         self._stopping.set()
         self._something.set()
         senders, self._senders = self._senders, []
-        await asyncio.gather(*senders)
+        if not senders:
+            return
+        done, late = await asyncio.wait(senders, timeout=max(left, _LEAST_SECONDS))
+        for sender in late:
+            sender.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        if self._waiting:
+            log.warning("messages were given up at the stop", messages=len(self._waiting))
+            self._count_lost(len(self._waiting))
+            self._waiting.clear()
+        await asyncio.gather(*done)
 
     def tell(self, changes: Sequence[Change]) -> None:
         """Have people told of these changes; returns at once."""
@@ -81,6 +113,10 @@ class RealtimeNotifier:
         while True:
             try:
                 await self._send(message)
+            except asyncio.CancelledError:
+                # Whether it arrived is unknown: it counts with those that were not sent.
+                self._waiting.appendleft(message)
+                raise
             except PeerRefused as error:
                 log.debug("a message was refused", error=str(error))
                 self._count_lost(1)

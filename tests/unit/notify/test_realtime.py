@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from booking_worker.domain.model import Change
 from booking_worker.notify import realtime
@@ -20,6 +22,7 @@ AWAITING = Change(
     "1-0-0", "e", 1, "system", "i.e", "ann", "processing", "awaiting_payment", "", 1, 1, "b", "R", 9
 )
 COMPLETED = AWAITING._replace(after="completed", why="paid")
+GRACE_SECONDS = 1.5
 SOLD_OUT = AWAITING._replace(item_id="", user_id="", after="sold_out", why="no tickets are left")
 
 
@@ -51,7 +54,7 @@ def lost() -> Lost:
 async def notifier(server: ScriptedServer, lost: Lost) -> AsyncIterator[RealtimeNotifier]:
     channel = open_channel(server.endpoint)
     breaker = Breaker("realtime", failure_threshold=2, open_seconds=0.05)
-    notifier = RealtimeNotifier(RealtimeClient(channel, breaker, 1.0), lost.count)
+    notifier = RealtimeNotifier(RealtimeClient(channel, breaker, 1.0), lost.count, GRACE_SECONDS)
     await notifier.start()
     yield notifier
     await notifier.stop()
@@ -137,3 +140,54 @@ async def test_stop_does_not_wait_for_a_breaker_that_is_open(
     async with asyncio.timeout(5):
         await notifier.stop()
     assert lost.number == 1
+
+
+def slow(server: ScriptedServer) -> None:
+    async def answer(_request: object) -> object:
+        await asyncio.sleep(0.9)
+        return realtime_pb2.SendToUserResponse(delivered=True)
+
+    server.script.answers["SendToUser"] = answer
+
+
+async def test_stop_waits_no_longer_than_its_grace_and_counts_what_is_left(
+    notifier: RealtimeNotifier, server: ScriptedServer, lost: Lost
+):
+    slow(server)
+    notifier.tell([AWAITING] * 700)
+    began = time.monotonic()
+    with capture_logs() as lines:
+        await notifier.stop()
+        await notifier.stop()
+    assert GRACE_SECONDS <= time.monotonic() - began < GRACE_SECONDS + 1
+    # One round of answers came in time; those of the second were under way.
+    assert lost.number == 700 - 32
+    told = [line for line in lines if line["event"] == "messages were given up at the stop"]
+    assert [(line["log_level"], line["messages"]) for line in told] == [("warning", lost.number)]
+
+
+async def test_what_is_slow_is_waited_for_within_the_grace(
+    notifier: RealtimeNotifier, server: ScriptedServer, lost: Lost
+):
+    slow(server)
+    notifier.tell([AWAITING] * 32)
+    await notifier.stop()
+    assert lost.number == 0
+
+
+async def test_the_grace_runs_from_when_a_stop_is_expected_and_a_second_is_left(
+    notifier: RealtimeNotifier, server: ScriptedServer, lost: Lost, monkeypatch: pytest.MonkeyPatch
+):
+    slow(server)
+    monkeypatch.setattr(realtime, "_LEAST_SECONDS", 1.2)
+    notifier._grace_seconds = 0
+    ends_at = notifier.expect_stop()
+    await asyncio.sleep(0.1)  # in which other parts use it up
+    assert notifier.expect_stop() == ends_at < asyncio.get_running_loop().time()
+    notifier.tell([AWAITING] * 700)
+    began = time.monotonic()
+    await notifier.stop()
+    assert time.monotonic() - began < 2
+    assert lost.number == 700 - 32
+    await notifier.start()
+    assert notifier.expect_stop() > ends_at

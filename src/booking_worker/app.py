@@ -164,7 +164,7 @@ class Application:
         self._wake = WakeListener(
             self._follower, self._on_wake, self._capacity.wanted_elsewhere, house.freed
         )
-        self._gauges = Gauges(queue, metrics, services.breakers)
+        self._gauges = Gauges(queue, metrics, services.breakers, lambda: self._pool.writes_refused)
 
     def _build_doors(self) -> None:
         settings, queue, metrics = self.settings, self._queue, self._metrics
@@ -205,7 +205,9 @@ class Application:
     def _checks(self, patience: float) -> dict[str, Check]:
         breakers, services = self._services.breakers, self._services
         return {
-            "engine": engine_check(lambda: self._queue.status("")),
+            "engine": engine_check(
+                lambda: self._queue.status(""), lambda: self._pool.writes_refused
+            ),
             "durability": self._check_durability,
             "admission": admission_check(lambda: self._admission.paused, self._lines.paused),
             "worker": worker_check(

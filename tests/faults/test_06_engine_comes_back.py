@@ -7,26 +7,35 @@ UNAVAILABLE meanwhile, and everything resumes by itself.
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
+import grpc
+import grpc.aio
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from booking_worker.api.health import Grade, worker_check
+from booking_worker.api.health import Grade, engine_check, worker_check
 from booking_worker.api.progress import LineWatch
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.queue.runner import ScriptRunner
 from tests.support.clients import cluster_client, follows
 from tests.support.cutting import Wire
+from tests.support.engines import STANDALONE, SharedServers
 from tests.support.queue_audit import problems_of
+from tests.support.replica import Replica
 from tests.support.rush import Rush
 from tests.support.servers import HOST, Server, cluster, standalone
+from tests.support.shop import Shop
 from tests.support.stage import LIMITS, Stage
 from tests.support.wait import wait_until
 from tests.unit.peers.scripted import scripted_server
@@ -201,3 +210,74 @@ async def test_it_is_not_ready_while_no_claim_succeeds_though_reads_do():
             await pool.run_once()
             assert (await check()).grade is Grade.HEALTHY
             await wait_until(lambda: all_are_held(stage, 1))
+
+
+READY_SECONDS = 6
+"""A beat that was under way, the beat after, and a finding that may be a second old; and slack."""
+DEFAULT_PATIENCE = {"worker_lease_seconds": 30, "queue_cleanup_interval": 30}
+
+
+async def page(replica: Replica, path: str) -> tuple[int, str]:
+    """The code and the text of a page of the service."""
+
+    def get() -> tuple[int, str]:
+        try:
+            url = f"http://{HOST}:{replica.http_port}{path}"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    return await asyncio.to_thread(get)
+
+
+async def engine_entry(replica: Replica) -> str:
+    details: dict[str, Any] = json.loads((await page(replica, "/healthz"))[1])["details"]
+    return str(details["engine"])
+
+
+@pytest.mark.parametrize("engine", [STANDALONE], indirect=True)
+@pytest.mark.parametrize(
+    "setting, value, why",
+    [("min-replicas-to-write", "1", "NOREPLICAS"), ("maxmemory", "1mb", "OutOfMemory")],
+)
+async def test_an_engine_that_takes_no_writes_is_seen_with_nobody_in_line(
+    shop: Shop, engine: SharedServers, setting: str, value: str, why: str
+):
+    server = engine.made
+    assert isinstance(server, Server)
+    replica = await shop.open(**DEFAULT_PATIENCE)
+
+    async def ready() -> bool:
+        code, _ = await page(replica, "/readyz")
+        return code == 200
+
+    async def refused() -> bool:
+        code, text = await page(replica, "/readyz")
+        up = await replica.metric("booking_worker_engine_up")
+        return code == 503 and up == 0 and "takes no writes" in text
+
+    await wait_until(ready)
+    await server.ask("CONFIG", "SET", setting, value)
+    try:
+        await wait_until(refused, timeout=READY_SECONDS)
+        entry = await engine_entry(replica)
+        assert entry.startswith("unhealthy: takes no writes")
+        assert why in entry
+        # The control: what is only read says that all is well, and goes on saying so.
+        reads = engine_check(lambda: shop.queue.status(""))
+        assert (await reads()).grade is Grade.HEALTHY
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await shop.join("ann")
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        await server.ask("CONFIG", "SET", setting, 0)
+    await wait_until(ready, timeout=READY_SECONDS)
+    assert (await engine_entry(replica)).startswith("healthy")
+    await wait_until(lambda: engine_is_up(replica), timeout=READY_SECONDS)
+    await shop.join("ann")
+
+
+async def engine_is_up(replica: Replica) -> bool:
+    return await replica.metric("booking_worker_engine_up") == 1

@@ -122,12 +122,20 @@ class Health:
             return Finding(Grade.UNHEALTHY, f"{type(error).__name__}: {error}")
 
 
-def engine_check(ask: Callable[[], Awaitable[object]]) -> Check:
-    """Healthy while the engine answers this question."""
+def engine_check(
+    ask: Callable[[], Awaitable[object]], writes_refused: Callable[[], str] = lambda: ""
+) -> Check:
+    """Healthy while the engine answers this question and takes what is written.
+
+    ``writes_refused`` says why it did not take the last write, or nothing. Reads alone say too
+    little: an engine that lacks replicas, memory or disk answers them, and refuses every join.
+    """
 
     async def check() -> Finding:
         start = time.perf_counter()
         await ask()
+        if why := writes_refused():
+            return Finding(Grade.UNHEALTHY, f"takes no writes: {why}")
         return Finding(Grade.HEALTHY, f"answers in {(time.perf_counter() - start) * 1000:.1f} ms")
 
     return check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from booking_worker.domain.errors import EngineUnavailable
@@ -26,15 +26,23 @@ class Gauges:
 
     An event in which nobody is left is quiet until somebody calls :meth:`wake`. Of the quiet ones
     50 are read at a time, in turns, so that hundreds of events that are over cost next to nothing.
+
+    ``writes_refused`` says why the engine takes no writes, or nothing: one that only answers what
+    is read is shown as down.
     """
 
     def __init__(
-        self, queue: BookingQueue, metrics: Metrics, breakers: Mapping[str, Breaker]
+        self,
+        queue: BookingQueue,
+        metrics: Metrics,
+        breakers: Mapping[str, Breaker],
+        writes_refused: Callable[[], str] = lambda: "",
     ) -> None:
         self._queue = queue
         self._metrics = metrics
         self._failed = metrics.errors.labels("gauges")
         self._breakers = breakers
+        self._writes_refused = writes_refused
         self._shown: set[str] = set()
         self._quiet: dict[str, None] = {}
         self._woken: set[str] = set()
@@ -69,7 +77,7 @@ class Gauges:
             return
         due = self._due(events, woken)
         books, is_up = await self._read(due)
-        self._metrics.engine_up.set(is_up)
+        self._metrics.engine_up.set(is_up and not self._writes_refused())
         if len(books) == len(due):
             # Those of the events that are not read now are none: else they were not quiet.
             self._metrics.dead_letters.set(sum(event.dead_letters for event in books))

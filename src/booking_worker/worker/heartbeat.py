@@ -10,6 +10,8 @@ from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.telemetry.logs import get_logger
 
 _EVERY_SECONDS: Final = 2.0
+_AGAIN_SECONDS: Final = 0.5
+"""After a beat that was not taken: readiness hangs on it, and is not to lag when all is well."""
 _TTL_MS: Final = 7_000
 """Three beats may be lost before the slots count no more."""
 
@@ -26,6 +28,12 @@ class Heartbeat:
         self._beating: asyncio.Task[None] | None = None
         self.live_slots = slots
         """Slots that live over all replicas, as of the last beat."""
+        self.refused = ""
+        """Why the engine did not take the last beat; empty when it did.
+
+        A beat is a write: what refuses it (NOREPLICAS, OOM, MISCONF, READONLY) refuses joins too,
+        while reads are answered.
+        """
 
     async def start(self) -> None:
         """Begin to beat."""
@@ -52,9 +60,23 @@ class Heartbeat:
         while True:
             try:
                 await self.run_once()
-            except EngineUnavailable:
-                # The pool says so; what lives besides this replica is not known.
+                self._is_taken()
+            except EngineUnavailable as error:
+                # What lives besides this replica is not known.
                 self.live_slots = self._slots
-            except Exception:  # noqa: BLE001 - logged; the next beat may do
+                self._is_refused(str(error))
+            except Exception as error:  # noqa: BLE001 - logged; the next beat may do
                 _log.exception("a heartbeat failed")
-            await asyncio.sleep(_EVERY_SECONDS)
+                self._is_refused(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(_AGAIN_SECONDS if self.refused else _EVERY_SECONDS)
+
+    def _is_taken(self) -> None:
+        if self.refused:
+            _log.info("the engine takes writes again")
+        self.refused = ""
+
+    def _is_refused(self, why: str) -> None:
+        # The pool says so only while there is something to claim.
+        if not self.refused:
+            _log.warning("the engine did not take a write; trying again", why=why)
+        self.refused = why

@@ -147,6 +147,17 @@ async def test_the_engine_is_healthy_while_it_answers():
     assert finding.message.startswith("answers in ")
 
 
+async def test_an_engine_that_answers_and_takes_no_writes_is_unhealthy():
+    async def answers() -> int:
+        return 1
+
+    finding = await engine_check(answers, lambda: "NOREPLICAS Not enough good replicas")()
+    assert finding == Finding(
+        Grade.UNHEALTHY, "takes no writes: NOREPLICAS Not enough good replicas"
+    )
+    assert (await engine_check(answers, lambda: "")()).grade is Grade.HEALTHY
+
+
 class Peer:
     def __init__(self, answer: str | Exception = "healthy") -> None:
         self.answer = answer

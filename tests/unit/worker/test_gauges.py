@@ -37,6 +37,19 @@ async def test_the_gauges_show_the_books(redis_client: Redis):
     assert value(metrics, "breaker_state", peer="booking") == 0
 
 
+async def test_an_engine_that_takes_no_writes_is_shown_as_down_with_its_books(redis_client: Redis):
+    queue, metrics = BookingQueue(redis_client, LIMITS), Metrics()
+    await queue.join("e", [Join(new_item_id("e"), "u", 1, b'[[],0.0,"",{}]')])
+    refused = "NOREPLICAS"
+    shown = Gauges(queue, metrics, {}, lambda: refused)
+    await shown.run_once()
+    assert value(metrics, "engine_up") == 0
+    assert value(metrics, "queue_length", event="e") == 1
+    refused = ""
+    await shown.run_once()
+    assert value(metrics, "engine_up") == 1
+
+
 async def test_an_event_that_is_listed_no_more_is_forgotten(
     redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ):

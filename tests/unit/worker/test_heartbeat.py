@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.queue.booking_queue import BookingQueue
@@ -55,10 +59,37 @@ async def test_it_beats_on_when_the_engine_is_away(
 
     monkeypatch.setattr(queue, "heartbeat", away)
     monkeypatch.setattr("booking_worker.worker.heartbeat._EVERY_SECONDS", 0)
+    monkeypatch.setattr("booking_worker.worker.heartbeat._AGAIN_SECONDS", 0.05)
+    mine = Heartbeat(queue, "w1", 10)
+    with capture_logs() as lines:
+        await mine.start()
+        await mine.start()
+        await wait_until(lambda: mine.refused == "away")
+        await wait_until(lambda: mine.refused == "ValueError: a defect")
+        await wait_until(lambda: mine.live_slots == 42)
+        assert mine.refused == ""
+        await mine.stop()
+    told = [(line["log_level"], line["event"]) for line in lines if "write" in line["event"]]
+    assert told == [
+        ("warning", "the engine did not take a write; trying again"),
+        ("info", "the engine takes writes again"),
+    ]
+
+
+async def test_a_beat_that_is_refused_is_remembered_until_one_is_taken(
+    queue: BookingQueue, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("booking_worker.worker.heartbeat._EVERY_SECONDS", 0.05)
     mine = Heartbeat(queue, "w1", 10)
     await mine.start()
-    await mine.start()
-    await wait_until(lambda: mine.live_slots == 42)
+    await redis_client.config_set("min-replicas-to-write", 1)
+    try:
+        await wait_until(lambda: "NOREPLICAS" in mine.refused)
+        assert (await queue.status("e")).waiting == 0, "reads are answered"
+    finally:
+        await redis_client.config_set("min-replicas-to-write", 0)
+    async with asyncio.timeout(1.5):  # sooner than the next beat of one that goes well
+        await wait_until(lambda: not mine.refused)
     await mine.stop()
 
 

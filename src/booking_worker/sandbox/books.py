@@ -19,6 +19,13 @@ class LedgerInUse(BookingWorkerError):
     """Another sandbox owns this ledger."""
 
 
+class LedgerUnusable(BookingWorkerError):
+    """There is no ledger to be had there."""
+
+    def __init__(self, path: Path, why: object) -> None:
+        super().__init__(f"the sandbox's ledger {path} cannot be opened: {why}")
+
+
 class BookingStatus(StrEnum):
     """Where a booking stands."""
 
@@ -184,20 +191,23 @@ class Books:
 
         Raises:
             LedgerInUse: another sandbox has it open.
+            LedgerUnusable: it cannot be opened or written, or is something else.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = path.with_name(path.name + ".lock").open("w")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = path.with_name(path.name + ".lock").open("w")
+        except (OSError, ValueError) as error:
+            raise LedgerUnusable(path, getattr(error, "strerror", None) or error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.connection = _open(path)
         except BlockingIOError:
             self._lock.close()
             raise LedgerInUse(f"another sandbox is using {path}") from None
-        self.connection = sqlite3.connect(path, isolation_level=None)
-        self.connection.execute("PRAGMA journal_mode = WAL")
-        # In WAL mode this survives the death of the process, which is what is tested here.
-        self.connection.execute("PRAGMA synchronous = NORMAL")
-        self.connection.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise LedgerUnusable(path, error) from error
 
     def close(self) -> None:
         """Close the file and let another own it."""
@@ -234,6 +244,19 @@ class Books:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        # In WAL mode this survives the death of the process, which is what is tested here.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _booking(row: tuple[Any, ...]) -> LedgerBooking:

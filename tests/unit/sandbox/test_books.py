@@ -14,6 +14,7 @@ from booking_worker.sandbox.books import (
     LedgerBooking,
     LedgerEvent,
     LedgerInUse,
+    LedgerUnusable,
     Outcome,
 )
 
@@ -100,6 +101,16 @@ def test_one_owner_and_the_next_after_it(books: Books, ledger_path: Path) -> Non
         Books(ledger_path)
     books.close()
     Books(ledger_path).close()
+
+
+def test_what_cannot_be_a_ledger_is_a_clear_error_and_let_go_of(tmp_path: Path) -> None:
+    other = tmp_path / "notes.txt"
+    other.write_text("no database, but far more than the hundred bytes of one's header: " * 5)
+    for path in (other, tmp_path, other / "ledger.db", Path()):
+        with pytest.raises(LedgerUnusable, match=rf"ledger {path} cannot be opened: \w"):
+            Books(path)
+    other.unlink()
+    Books(other).close()
 
 
 def test_its_directory_is_made(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def sandbox(
 
     from booking_worker.cli.output import CommandFailed, write_ready_file
     from booking_worker.config import load
-    from booking_worker.domain.errors import BookingWorkerError
+    from booking_worker.domain.errors import BookingWorkerError, InvalidSettings
     from booking_worker.sandbox.faults import Faults
     from booking_worker.sandbox.server import Sandbox
 
@@ -118,7 +118,8 @@ def sandbox(
             runner.run(_run(stand_ins, on_ready))
         except BookingWorkerError as error:
             advice = "Choose others: --ledger, --booking-port, --ticket-port, --realtime-port."
-            raise CommandFailed(str(error), advice) from None
+            code = 2 if isinstance(error, InvalidSettings) else 1
+            raise CommandFailed(str(error), advice, code) from None
 
 
 async def _run(stand_ins: Sandbox, on_ready: Callable[[], None]) -> None:

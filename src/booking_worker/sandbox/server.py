@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 
 import grpc.aio
 
-from booking_worker.domain.errors import BookingWorkerError
+from booking_worker.domain.errors import BookingWorkerError, InvalidSettings
 from booking_worker.proto import (
     booking_pb2_grpc,
     realtime_pb2_grpc,
@@ -37,7 +37,7 @@ _STOP_SECONDS: Final = 0.2
 
 
 class CannotServe(BookingWorkerError):
-    """A port of the sandbox is taken, or the transport asked for is not installed."""
+    """The transport asked for is not installed."""
 
 
 class Sandbox:
@@ -106,7 +106,9 @@ class Sandbox:
 
         Raises:
             LedgerInUse: another sandbox has the ledger open.
-            CannotServe: a port is taken, or the transport is not installed.
+            LedgerUnusable: the ledger cannot be opened.
+            InvalidSettings: a port is taken; it names the setting that chooses it.
+            CannotServe: the transport is not installed.
         """
         if self._ledger is not None:
             return
@@ -160,8 +162,11 @@ class Sandbox:
         try:
             port = server.add_insecure_port(f"{self._host}:{wanted}")
         except RuntimeError as error:
-            message = f"the sandbox's {service} service cannot listen on {self._host}:{wanted}"
-            raise CannotServe(message) from error
+            problem = (
+                f"GRPC_{service.upper()}_SERVICE_ENDPOINT: the sandbox's {service} service cannot"
+                f" listen on {self._host}:{wanted}; takes localhost:PORT with a free port"
+            )
+            raise InvalidSettings([problem]) from error
         self._ports[service] = port
         self._servers.append(server)
         await server.start()

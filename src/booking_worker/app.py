@@ -37,6 +37,7 @@ from booking_worker.api.queue_service import QueueService
 from booking_worker.config import Settings
 from booking_worker.config.engines import access_of, engine_of, needs_of
 from booking_worker.config.queues import queue_of
+from booking_worker.config.sandboxes import sandbox_of
 from booking_worker.domain.model import Change
 from booking_worker.engine.durability import Durability, insist, log_durability, read_durability
 from booking_worker.engine.embedded import EmbeddedEngine
@@ -49,7 +50,6 @@ from booking_worker.peers.services import Services
 from booking_worker.queue.changes import ChangeFeed
 from booking_worker.queue.lock import Redlock
 from booking_worker.queue.wake import WakeListener
-from booking_worker.sandbox.server import Sandbox
 from booking_worker.telemetry.audit import AuditLog
 from booking_worker.telemetry.logs import configure, get_logger
 from booking_worker.telemetry.metrics import Metrics, MetricsServer
@@ -61,22 +61,6 @@ from booking_worker.worker.pool import WorkerPool
 from booking_worker.worker.timeouts import TimeoutHandler
 
 log = get_logger(__name__)
-
-
-def _port(endpoint: str) -> int:
-    """The port of an endpoint; any free one where it has none."""
-    port = endpoint.rpartition(":")[2]
-    return int(port) if port.isdigit() else 0
-
-
-def make_sandbox(settings: Settings) -> Sandbox:
-    """Stand-ins of the services that are called, where the settings say that those are."""
-    return Sandbox(
-        settings.data_dir / "sandbox.db",
-        booking_port=_port(settings.grpc_booking_service_endpoint),
-        ticket_port=_port(settings.grpc_ticket_service_endpoint),
-        realtime_port=_port(settings.grpc_realtime_service_endpoint),
-    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +86,7 @@ class Application:
     ) -> None:
         self.settings = settings
         self._shared = shared
-        self._sandbox = make_sandbox(settings) if sandbox else None
+        self._sandbox = sandbox_of(settings) if sandbox else None
         self._started: list[Part] = []
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._metrics = Metrics()

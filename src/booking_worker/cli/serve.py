@@ -93,9 +93,9 @@ def serve(
 
 def _sandbox(settings: Settings) -> Sandbox:
     # Not above: what the sandbox needs takes more memory than all else of a supervisor.
-    from booking_worker.app import make_sandbox
+    from booking_worker.config.sandboxes import sandbox_of
 
-    return make_sandbox(settings)
+    return sandbox_of(settings)
 
 
 def _facts(service: Application | Supervisor) -> dict[str, object]:

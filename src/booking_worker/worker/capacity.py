@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from booking_worker.domain.errors import EngineUnavailable, PeerError, PeerRefused
-from booking_worker.peers.breaker import Breaker
+from booking_worker.peers.breaker import Breaker, BreakerState
 from booking_worker.peers.ticket import TicketClient
-from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.queue.booking_queue import BookingQueue, CapacityQuestion
 from booking_worker.telemetry.logs import get_logger
 from booking_worker.telemetry.metrics import Metrics
 from booking_worker.worker.errands import REPEAT_SECONDS, Errands
@@ -33,6 +33,8 @@ class _Event:
     """What is known of the refreshes of one event; times are on the keeper's clock."""
 
     wanted: bool = False
+    must_ask: bool = False
+    """Somebody waits for what the Ticket Service says to the next refresh."""
     is_watched: bool = False
     not_before: float = -math.inf
     put_off_until: float = math.inf
@@ -43,6 +45,8 @@ class _Event:
     """The books' moves and the answer of the last refresh."""
     failures: int = 0
     trouble: str = ""
+    refreshes: int = 0
+    """The answers that all replicas had taken at the last refresh of this one."""
     touched_at: float = -math.inf
     refreshing: asyncio.Task[int | None] | None = field(default=None, repr=False)
 
@@ -58,7 +62,8 @@ class CapacityKeeper:
 
     Regularly only the replica refreshes that looks after the event, and it is asked to when
     somebody else wants a refresh. When it doesn't answer, or none is known, whoever wants one
-    does it: two at once do no harm (see set_capacity.lua).
+    does it: two at once do no harm (see set_capacity.lua). So does one whose breaker waits for
+    a trial.
 
     ``ticket`` is None where there is no Ticket Service: then capacity is unlimited.
     """
@@ -134,6 +139,8 @@ class CapacityKeeper:
         event = self._event(event_id)
         too_early = event.refreshing
         if too_early is not None:
+            # Whoever begins the next one: else it may be one that asks nobody.
+            event.must_ask = True
             await asyncio.wait([too_early])
         if event.refreshing is None:
             self._begin(event_id, event, must_ask=True)
@@ -179,10 +186,10 @@ class CapacityKeeper:
         for event_id, event in list(self._events.items()):
             if event.refreshing is not None:
                 continue
-            due_at = self._due_at(event_id, event)
+            regularly_at = self._regularly_at(event_id, event)
+            due_at = self._due_at(event, regularly_at)
             if due_at <= now and not only_look:
-                regularly = event.asked_at + self._refresh_seconds
-                self._begin(event_id, event, must_ask=event.is_watched and regularly <= now)
+                self._begin(event_id, event, must_ask=regularly_at <= now)
             elif due_at < math.inf:
                 soonest = min(soonest, due_at - now)
             elif now - max(event.asked_at, event.touched_at) > _FORGET_SECONDS:
@@ -196,12 +203,15 @@ class CapacityKeeper:
             event.wanted |= self._errands.take_back(event_id)
             self._signal.set()
 
-    def _due_at(self, event_id: str, event: _Event) -> float:
-        due_at = event.not_before if event.wanted else event.put_off_until
+    def _regularly_at(self, event_id: str, event: _Event) -> float:
+        """When it is to be asked whatever happens; infinite where that is left to another."""
         if event.is_watched and self._house.is_ours(event_id):
-            regularly = event.asked_at + self._refresh_seconds
-            due_at = min(due_at, max(event.not_before, regularly))
-        return due_at
+            return event.asked_at + self._refresh_seconds
+        return math.inf
+
+    def _due_at(self, event: _Event, regularly_at: float) -> float:
+        due_at = event.not_before if event.wanted else event.put_off_until
+        return min(due_at, max(event.not_before, regularly_at))
 
     def _event(self, event_id: str) -> _Event:
         event = self._events.get(event_id)
@@ -211,7 +221,8 @@ class CapacityKeeper:
         return event
 
     def _begin(self, event_id: str, event: _Event, *, must_ask: bool) -> None:
-        event.wanted = False
+        must_ask |= event.must_ask
+        event.wanted = event.must_ask = False
         task = asyncio.create_task(self._refresh(event_id, event, must_ask=must_ask))
         event.refreshing = task
 
@@ -226,24 +237,19 @@ class CapacityKeeper:
     async def _refresh(self, event_id: str, event: _Event, *, must_ask: bool) -> int | None:
         async with self._turnstile:
             event.not_before = self._clock() + _SHORTEST_SPACING_SECONDS
+            event.put_off_until = math.inf
             question = await self._queue.ask_capacity(event_id)
-            if not must_ask:
-                left_until = await self._errands.leave(event_id, question)
-                if left_until is not None:
-                    event.put_off_until = left_until
-                    event.not_before = self._clock() + REPEAT_SECONDS
-                    return None
-            again_at = event.asked_at + event.spacing
-            unmoved = event.seen is not None and event.seen[0] == question.moves
-            if unmoved and not must_ask and self._clock() < again_at:
-                # Only others could have changed what is left: asking again can wait a little.
-                event.put_off_until = again_at
-                return None
-            may_set = await self._opening.allows(event_id, question)
+            if event.refreshes != question.refreshes:
+                # By another replica, maybe: then it is no trouble any more that this one can't.
+                self._note_success(event_id, event)
+            event.refreshes = question.refreshes
+            must_ask |= self._is_trial
+            waits = not must_ask and await self._may_wait(event_id, event, question)
+            may_set = not waits and await self._opening.allows(event_id, question)
             if not may_set and not must_ask:
+                event.put_off_until = min(event.put_off_until, self._trial_at())
                 return None
             event.asked_at = self._clock()
-            event.put_off_until = math.inf
             left = None if self._ticket is None else await self._ticket.available(event_id)
             if not may_set:
                 return left
@@ -263,6 +269,37 @@ class CapacityKeeper:
         if waiting and left == 0:
             await self._tell_sold_out(event_id, event)
         return left
+
+    async def _may_wait(self, event_id: str, event: _Event, question: CapacityQuestion) -> bool:
+        """Whether this replica need not ask now; then when it is to look again is noted."""
+        left_until = await self._errands.leave(event_id, question)
+        if left_until is not None:
+            event.put_off_until = left_until
+            event.not_before = self._clock() + REPEAT_SECONDS
+            return True
+        again_at = event.asked_at + event.spacing
+        unmoved = event.seen is not None and event.seen[0] == question.moves
+        if unmoved and self._clock() < again_at:
+            # Only others could have changed what is left: asking again can wait a little.
+            event.put_off_until = again_at
+            return True
+        return False
+
+    @property
+    def _is_trial(self) -> bool:
+        """Whether a question would be the trial for which the breaker of this replica waits.
+
+        Whoever else asks closes no breaker but its own, and this one's holds up the releases.
+        """
+        judge = self.judge
+        return judge is not None and judge.state is not BreakerState.CLOSED and judge.allows
+
+    def _trial_at(self) -> float:
+        """When to look again whether it would; infinite while the breaker is closed."""
+        judge = self.judge
+        if judge is None or judge.state is BreakerState.CLOSED:
+            return math.inf
+        return self._clock() + max(judge.seconds_until_trial, REPEAT_SECONDS)
 
     async def _tell_sold_out(self, event_id: str, event: _Event) -> None:
         """Tell everybody who waits, if it is certain that nothing can come back."""

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import grpc
 import pytest
 from typing_extensions import override
 
 from booking_worker.domain.model import Held
+from booking_worker.peers.breaker import Breaker
 from booking_worker.queue import keys
 from booking_worker.queue.lock import Redlock
 from booking_worker.worker.capacity import CapacityKeeper
 from booking_worker.worker.housekeeping import Housekeeping
 from tests.support.api import on_one_engine
 from tests.support.stage import EVENT, Stage
+from tests.unit.peers.scripted import Refuse
 from tests.unit.worker.crew import Crew, available
 
 pytestmark = on_one_engine
@@ -135,6 +138,104 @@ async def test_it_is_not_the_business_of_who_does_not_look_after_the_event(
     second.watch(EVENT)
     assert await second.run_once() == float("inf")
     assert asked(scripted) == 0
+
+
+async def test_a_line_that_is_blocked_is_looked_after_by_one_replica_however_many_see_it(
+    stage: Stage, scripted: Crew, second: CapacityKeeper, keeper: CapacityKeeper, time: Time
+):
+    scripted.script.answers["CheckAvailability"] = available(0)
+    await stage.held_item("ann")
+    await stage.join_one("ben")
+
+    async def for_a_minute() -> None:
+        for _ in range(60):
+            # As a claim that was blocked, which is heard by the other.
+            second.want(EVENT)
+            second.watch(EVENT)
+            await second.run_once()
+            keeper.wanted_elsewhere(EVENT)
+            await keeper.run_once()
+            time.now += 1
+
+    assert set(await refreshes_wanted(stage, for_a_minute)) == {EVENT}
+    assert asked(scripted) >= 12  # regularly
+    assert second._events[EVENT].asked_at < 0  # never
+
+
+async def open_breaker(crew: Crew, time: Time, monkeypatch: pytest.MonkeyPatch) -> Breaker:
+    assert crew.ticket is not None
+    breaker = crew.ticket.breaker
+    monkeypatch.setattr(breaker, "_clock", time)
+    while breaker.state == "closed":
+        breaker.record_failure()
+    return breaker
+
+
+async def test_each_replica_tries_the_ticket_service_for_its_own_breaker(
+    stage: Stage,
+    scripted: Crew,
+    second: CapacityKeeper,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """However well it goes with another, who refreshes: releases wait for it here."""
+    await stage.join_one()
+    breaker = await open_breaker(scripted, time, monkeypatch)
+    second.want(EVENT)
+    assert await refreshes_wanted(stage, second.run_once) == [EVENT]
+    await stage.capacity(3)  # by the other
+    assert asked(scripted) == 0
+    time.now += await second.run_once()
+    await second.run_once()
+    assert breaker.state == "closed"
+    assert asked(scripted) == 1
+    for _ in range(20):
+        time.now += 1
+        await second.run_once()
+    assert asked(scripted) == 1
+
+
+async def test_while_another_is_the_trial_it_is_not_looked_again_at_once(
+    stage: Stage,
+    scripted: Crew,
+    second: CapacityKeeper,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    breaker = await open_breaker(scripted, time, monkeypatch)
+    time.now += 1
+    assert breaker.admit()
+    second.want(EVENT)
+    assert await second.run_once() == pytest.approx(0.2)
+    breaker.abandon()
+    time.now += 0.3
+    await second.run_once()
+    assert breaker.state == "closed"
+
+
+async def test_what_another_could_refresh_is_no_trouble_any_more(
+    stage: Stage,
+    scripted: Crew,
+    second: CapacityKeeper,
+    time: Time,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    await stage.join_one()
+    scripted.script.answers["CheckAvailability"] = Refuse(grpc.StatusCode.NOT_FOUND, "what event?")
+    with monkeypatch.context() as patched:
+        patched.setattr(second._house, "another", False)
+        second.want(EVENT)
+        await second.run_once()
+    assert "what event?" in second.trouble
+    time.now += 1
+    second.want(EVENT)
+    await second.run_once()
+    assert "what event?" in second.trouble
+    await stage.capacity(3)  # by the other
+    time.now += 1
+    second.want(EVENT)
+    await second.run_once()
+    assert second.trouble == ""
 
 
 async def test_who_takes_the_event_over_does_what_was_asked_of_another(

@@ -50,6 +50,43 @@ async def test_while_all_are_paused_no_capacity_is_set(
     assert (await stage.status()).capacity == 3
 
 
+async def test_while_all_are_paused_nobody_looks_again_and_again(
+    stage: Stage, scripted: Crew, keeper: CapacityKeeper, monkeypatch: pytest.MonkeyPatch
+):
+    now = 1_000.0
+    monkeypatch.setattr(keeper, "_clock", lambda: now)
+    for _ in range(2):
+        await open_books(keeper, scripted)
+    keeper.want(EVENT)
+    now += 0.06
+    assert 0 < await keeper.run_once() < 1  # nothing has moved: it is put off for a little
+    await scripted.queue.pause("", "prices are wrong", "operator:kim")
+    now += 1
+    assert await keeper.run_once() == float("inf")
+
+
+async def test_while_all_are_paused_the_ticket_service_is_tried_all_the_same(
+    stage: Stage, scripted: Crew, keeper: CapacityKeeper, monkeypatch: pytest.MonkeyPatch
+):
+    """Releases go on, and wait for its breaker."""
+    now = 1_000.0
+    assert scripted.ticket is not None
+    breaker = scripted.ticket.breaker
+    for timed in (keeper, breaker):
+        monkeypatch.setattr(timed, "_clock", lambda: now)
+    scripted.script.answers["CheckAvailability"] = available(3)
+    await scripted.queue.pause("", "prices are wrong", "operator:kim")
+    while breaker.state == "closed":
+        breaker.record_failure()
+    keeper.want(EVENT)
+    seconds = await keeper.run_once()
+    assert asked(scripted) == 0
+    now += seconds
+    await keeper.run_once()
+    assert asked(scripted) == 1
+    assert breaker.state == "closed"
+
+
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_the_books_of_a_wiped_engine_are_not_opened(
     stage: Stage,

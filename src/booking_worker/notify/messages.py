@@ -84,3 +84,13 @@ def message_of(change: Change) -> Message | None:
         message=change.why,
         booking_reference=change.booking_reference,
     )
+
+
+def still_true(message: Message, waited_ms: int) -> Message | None:
+    """The message as it has to be told so much later; None when it is not true any more."""
+    if not isinstance(message, ToUser) or "remaining_ms" not in message.payload:
+        return message
+    remaining_ms = message.payload["remaining_ms"] - waited_ms
+    if remaining_ms <= 0:
+        return None
+    return message._replace(payload={**message.payload, "remaining_ms": remaining_ms})

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from itertools import count
+from typing import Final, NamedTuple
 
 from booking_worker.domain.backoff import full_jitter
 from booking_worker.domain.errors import PeerBreakerOpen, PeerRefused, PeerUnavailable
 from booking_worker.domain.model import Change
-from booking_worker.notify.messages import Message, Result, ToEveryone, message_of
+from booking_worker.notify.messages import Message, Result, ToEveryone, message_of, still_true
 from booking_worker.peers.realtime import RealtimeClient
 from booking_worker.telemetry.logs import get_logger
 
@@ -26,6 +28,25 @@ _LEAST_SECONDS: Final = 1.0
 log = get_logger(__name__)
 
 
+class _Waiting(NamedTuple):
+    """A message that waits to be sent."""
+
+    number: int
+    """Grows from message to message."""
+    since: float
+    message: Message
+
+
+class _Sender:
+    """What one sender has to send, in order."""
+
+    __slots__ = ("something", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Waiting] = deque()
+        self.something = asyncio.Event()
+
+
 class RealtimeNotifier:
     """Sends the messages of changes to the Realtime Service, in the background.
 
@@ -33,26 +54,37 @@ class RealtimeNotifier:
     older ones are given up and counted: clients also ask by themselves, so a message saves
     time, and none is worth a booking. For the same reason a stop waits ``grace_seconds`` for the
     service and no longer, however slow it is and however many messages wait.
+
+    One user's messages are sent one after the other, in the order in which it all happened. What
+    waits says the time that remains when it is sent, and is given up when none does.
     """
 
     def __init__(
-        self, client: RealtimeClient, count_lost: Callable[[int], None], grace_seconds: float
+        self,
+        client: RealtimeClient,
+        count_lost: Callable[[int], None],
+        grace_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._count_lost = count_lost
         self._grace_seconds = grace_seconds
         self._ends_at: float | None = None
-        self._waiting: deque[Message] = deque()
-        self._something = asyncio.Event()
-        self._senders: list[asyncio.Task[None]] = []
+        self._clock = clock
+        self._numbers = count()
+        self._senders = [_Sender() for _ in range(_SENDERS)]
+        self._sending: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to send."""
-        if not self._senders:
+        if not self._sending:
             self._stopping.clear()
             self._ends_at = None
-            self._senders = [asyncio.create_task(self._send_for_ever()) for _ in range(_SENDERS)]
+            self._sending = [
+                asyncio.create_task(self._send_for_ever(sender)) for sender in self._senders
+            ]
 
     def expect_stop(self) -> float:
         """Have the grace time begin now, where it has not yet; the event loop's time it ends at.
@@ -71,52 +103,72 @@ class RealtimeNotifier:
         """
         left = self.expect_stop() - asyncio.get_running_loop().time()
         self._stopping.set()
-        self._something.set()
-        senders, self._senders = self._senders, []
-        if not senders:
+        for sender in self._senders:
+            sender.something.set()
+        sending, self._sending = self._sending, []
+        if not sending:
             return
-        done, late = await asyncio.wait(senders, timeout=max(left, _LEAST_SECONDS))
-        for sender in late:
-            sender.cancel()
+        done, late = await asyncio.wait(sending, timeout=max(left, _LEAST_SECONDS))
+        for task in late:
+            task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        if self._waiting:
-            log.warning("messages were given up at the stop", messages=len(self._waiting))
-            self._count_lost(len(self._waiting))
-            self._waiting.clear()
+        if unsent := self._number_waiting:
+            log.warning("messages were given up at the stop", messages=unsent)
+            self._count_lost(unsent)
+            for sender in self._senders:
+                sender.waiting.clear()
         await asyncio.gather(*done)
 
     def tell(self, changes: Sequence[Change]) -> None:
         """Have people told of these changes; returns at once."""
+        now = self._clock()
         for change in changes:
             message = message_of(change)
             if message is not None:
-                self._waiting.append(message)
-        too_many = len(self._waiting) - _MOST_WAITING
+                sender = self._senders[_sender_of(message)]
+                sender.waiting.append(_Waiting(next(self._numbers), now, message))
+                sender.something.set()
+        too_many = self._number_waiting - _MOST_WAITING
         if too_many > 0:
             for _ in range(too_many):
-                self._waiting.popleft()
+                busy = (sender.waiting for sender in self._senders if sender.waiting)
+                min(busy, key=lambda waiting: waiting[0].number).popleft()
             self._count_lost(too_many)
-        if self._waiting:
-            self._something.set()
 
-    async def _send_for_ever(self) -> None:
+    @property
+    def _number_waiting(self) -> int:
+        return sum(len(sender.waiting) for sender in self._senders)
+
+    async def _send_for_ever(self, sender: _Sender) -> None:
         while True:
-            while self._waiting:
-                await self._deliver(self._waiting.popleft())
+            while sender.waiting:
+                first = sender.waiting.popleft()
+                try:
+                    await self._deliver(first)
+                except asyncio.CancelledError:
+                    # Whether it arrived is unknown: it counts with those that were not sent.
+                    sender.waiting.appendleft(first)
+                    raise
+                except Exception:
+                    # One that nobody thought of: what waits behind it is sent all the same.
+                    log.exception("a message could not be sent")
+                    self._count_lost(1)
             if self._stopping.is_set():
                 return
-            self._something.clear()
-            await self._something.wait()
+            sender.something.clear()
+            await sender.something.wait()
 
-    async def _deliver(self, message: Message) -> None:
+    async def _deliver(self, waiting: _Waiting) -> None:
         tried = 0
         while True:
+            waited_ms = int((self._clock() - waiting.since) * 1000)
+            message = still_true(waiting.message, waited_ms)
+            if message is None:
+                log.debug("a message came too late")
+                self._count_lost(1)
+                return
             try:
                 await self._send(message)
-            except asyncio.CancelledError:
-                # Whether it arrived is unknown: it counts with those that were not sent.
-                self._waiting.appendleft(message)
-                raise
             except PeerRefused as error:
                 log.debug("a message was refused", error=str(error))
                 self._count_lost(1)
@@ -152,3 +204,9 @@ class RealtimeNotifier:
             await self._client.broadcast(message.event_id, message.type, message.payload)
         else:
             await self._client.send_to_user(message.user_id, message.type, message.payload)
+
+
+def _sender_of(message: Message) -> int:
+    """Which sender's it is: the same one for all messages of a user, or they would overtake."""
+    whose = message.event_id if isinstance(message, ToEveryone) else message.user_id
+    return hash(whose) % _SENDERS

@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from booking_worker.domain.model import Change
-from booking_worker.notify.messages import NOBODY_LEFT, Result, ToEveryone, ToUser, message_of
+from booking_worker.notify.messages import (
+    NOBODY_LEFT,
+    Message,
+    Result,
+    ToEveryone,
+    ToUser,
+    message_of,
+    still_true,
+)
 from booking_worker.queue import scripts
 
 
@@ -43,6 +51,27 @@ def test_whose_turn_it_is_hears_until_when_to_pay():
     assert message.payload["remaining_ms"] == 60_000
     assert message.payload["booking_id"] == "b"
     assert message.payload["queue_item_id"] == "i.e"
+
+
+def test_what_remains_to_pay_in_grows_less_while_the_message_waits():
+    message = message_of(change("awaiting_payment"))
+    assert isinstance(message, ToUser)
+    later = still_true(message, 59_999)
+    assert later == message._replace(payload={**message.payload, "remaining_ms": 1})
+    assert message.payload["remaining_ms"] == 60_000
+    assert still_true(message, 60_000) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        message_of(change("expired")),
+        message_of(change("sold_out", item_id="")),
+        ToUser("ann", "booking:processing", {}),
+    ],
+)
+def test_what_has_no_end_is_true_for_ever(message: Message):
+    assert still_true(message, 3_600_000) == message
 
 
 @pytest.mark.parametrize("remaining_ms", [1, 0, -60_000])

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
 from booking_worker.domain.model import Change
 from booking_worker.notify import realtime
+from booking_worker.notify.messages import message_of
 from booking_worker.notify.realtime import RealtimeNotifier
 from booking_worker.peers.breaker import Breaker
 from booking_worker.peers.channel import open_channel
@@ -19,7 +22,20 @@ from tests.support.wait import wait_until
 from tests.unit.peers.scripted import Refuse, ScriptedServer, scripted_server
 
 AWAITING = Change(
-    "1-0-0", "e", 1, "system", "i.e", "ann", "processing", "awaiting_payment", "", 1, 1, "b", "R", 9
+    change_id="1-0-0",
+    event_id="e",
+    at_ms=1,
+    actor="system",
+    item_id="i.e",
+    user_id="ann",
+    before="processing",
+    after="awaiting_payment",
+    why="",
+    seats=1,
+    seq=1,
+    booking_id="b",
+    booking_reference="R",
+    pay_by_ms=600_001,
 )
 COMPLETED = AWAITING._replace(after="completed", why="paid")
 GRACE_SECONDS = 1.0
@@ -38,6 +54,34 @@ async def server() -> AsyncIterator[ScriptedServer]:
         yield server
 
 
+class Time:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time_passed() -> Time:
+    return Time()
+
+
+def for_each_sender(messages: int) -> list[Change]:
+    """So many changes for every sender, each of another user."""
+    made: list[list[Change]] = [[] for _ in range(realtime._SENDERS)]
+    for number in itertools.count():
+        change = AWAITING._replace(user_id=f"u{number}")
+        message = message_of(change)
+        assert message is not None
+        changes = made[realtime._sender_of(message)]
+        if len(changes) < messages:
+            changes.append(change)
+        elif all(len(changes) == messages for changes in made):
+            return [change for changes in made for change in changes]
+    raise AssertionError
+
+
 class Lost:
     def __init__(self) -> None:
         self.number = 0
@@ -52,10 +96,13 @@ def lost() -> Lost:
 
 
 @pytest.fixture
-async def notifier(server: ScriptedServer, lost: Lost) -> AsyncIterator[RealtimeNotifier]:
+async def notifier(
+    server: ScriptedServer, lost: Lost, time_passed: Time
+) -> AsyncIterator[RealtimeNotifier]:
     channel = open_channel(server.endpoint)
     breaker = Breaker("realtime", failure_threshold=2, open_seconds=0.05)
-    notifier = RealtimeNotifier(RealtimeClient(channel, breaker, 1.0), lost.count, GRACE_SECONDS)
+    client = RealtimeClient(channel, breaker, 1.0)
+    notifier = RealtimeNotifier(client, lost.count, GRACE_SECONDS, clock=time_passed)
     await notifier.start()
     yield notifier
     await notifier.stop()
@@ -88,6 +135,82 @@ async def test_a_service_that_comes_back_is_told_what_waited(
     notifier.tell([AWAITING])
     await wait_until(lambda: failures >= 3)
     assert lost.number == 0
+
+
+def refusing_twice(server: ScriptedServer, while_away: Callable[[], None]) -> None:
+    """SendToUser is away for two tries."""
+    tried = 0
+
+    async def flaky(_request: object) -> object:
+        nonlocal tried
+        tried += 1
+        if tried <= 2:
+            while_away()
+            return Refuse(grpc.StatusCode.UNAVAILABLE)
+        return realtime_pb2.SendToUserResponse(delivered=True)
+
+    server.script.answers["SendToUser"] = flaky
+
+
+async def test_what_happened_later_to_the_same_user_is_told_later(
+    notifier: RealtimeNotifier, server: ScriptedServer, lost: Lost
+):
+    refusing_twice(server, lambda: None)
+    notifier.tell([AWAITING, COMPLETED])
+    await wait_until(lambda: server.script.requests("NotifyBookingResult"))
+    assert [name for name, _ in server.script.asked] == [
+        *["SendToUser"] * 3,
+        "NotifyBookingResult",
+    ]
+    assert lost.number == 0
+
+
+async def test_what_waited_says_what_remains_when_it_is_sent(
+    notifier: RealtimeNotifier, server: ScriptedServer, time_passed: Time
+):
+    def wait() -> None:
+        time_passed.now += 150
+
+    refusing_twice(server, wait)
+    notifier.tell([AWAITING])
+    await wait_until(lambda: len(server.script.asked) == 3)
+    told = [orjson.loads(request.payload) for request in server.script.requests("SendToUser")]
+    assert [payload["remaining_ms"] for payload in told] == [600_000, 450_000, 300_000]
+    assert {payload["pay_by_unix_ms"] for payload in told} == {600_001}
+
+
+async def test_nobody_is_asked_to_pay_when_the_time_is_over(
+    notifier: RealtimeNotifier, server: ScriptedServer, lost: Lost, time_passed: Time
+):
+    def wait() -> None:
+        time_passed.now += 600
+
+    refusing_twice(server, wait)
+    notifier.tell([AWAITING, COMPLETED])
+    await wait_until(lambda: server.script.requests("NotifyBookingResult"))
+    assert len(server.script.requests("SendToUser")) == 1
+    assert lost.number == 1
+
+
+async def test_an_error_that_nobody_thought_of_costs_one_message(
+    notifier: RealtimeNotifier,
+    server: ScriptedServer,
+    lost: Lost,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async def broken(*_: object) -> bool:
+        message = "nobody thought of this"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(notifier._client, "send_to_user", broken)
+    unlucky = for_each_sender(1)
+    with capture_logs() as lines:
+        notifier.tell(unlucky)
+        await wait_until(lambda: lost.number == len(unlucky))
+    assert {line["log_level"] for line in lines} == {"error"}
+    notifier.tell([change._replace(after="completed") for change in unlucky])
+    await wait_until(lambda: len(server.script.asked) == len(unlucky))
+    assert lost.number == len(unlucky)
 
 
 async def test_a_message_is_given_up_after_three_tries_and_counted(
@@ -155,14 +278,14 @@ async def test_stop_waits_no_longer_than_its_grace_and_counts_what_is_left(
     notifier: RealtimeNotifier, server: ScriptedServer, lost: Lost
 ):
     slow(server)
-    notifier.tell([AWAITING] * 700)
+    notifier.tell(for_each_sender(22))
     began = time.monotonic()
     with capture_logs() as lines:
         await notifier.stop()
         await notifier.stop()
     assert GRACE_SECONDS <= time.monotonic() - began < GRACE_SECONDS + 1
     # One round of answers came in time; those of the second were under way.
-    assert lost.number == 700 - 32
+    assert lost.number == 21 * 32
     told = [line for line in lines if line["event"] == "messages were given up at the stop"]
     assert [(line["log_level"], line["messages"]) for line in told] == [("warning", lost.number)]
 
@@ -171,7 +294,7 @@ async def test_what_is_slow_is_waited_for_within_the_grace(
     notifier: RealtimeNotifier, server: ScriptedServer, lost: Lost
 ):
     slow(server)
-    notifier.tell([AWAITING] * 32)
+    notifier.tell(for_each_sender(1))
     await notifier.stop()
     assert lost.number == 0
 
@@ -184,10 +307,10 @@ async def test_the_grace_runs_from_when_a_stop_is_expected_and_a_second_is_left(
     ends_at = notifier.expect_stop()
     await asyncio.sleep(0.1)  # in which other parts use it up
     assert notifier.expect_stop() == ends_at < asyncio.get_running_loop().time()
-    notifier.tell([AWAITING] * 700)
+    notifier.tell(for_each_sender(22))
     began = time.monotonic()
     await notifier.stop()
     assert time.monotonic() - began < 2
-    assert lost.number == 700 - 32
+    assert lost.number == 21 * 32
     await notifier.start()
     assert notifier.expect_stop() > ends_at

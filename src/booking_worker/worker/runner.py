@@ -53,11 +53,11 @@ class TaskRunner:
         try:
             outcome = await work.bounded(self._tasks[lease.task])
         except Fenced:
-            outcome = self._fenced(work)
+            outcome = self._fenced(lease, unsure=work.unsure)
         except TimeoutError:
             outcome = self._let_go(work)
         except asyncio.CancelledError:
-            outcome = await self._hand_back(lease, asked=work.asked)
+            outcome = await self._stopped(work, asked=work.asked)
         except Exception:  # noqa: BLE001 - logged, counted and retried
             _log.exception("a task crashed", **_facts(lease))
             self._metrics.errors.labels("task").inc()
@@ -74,12 +74,17 @@ class TaskRunner:
         for lease, outcome in zip(leases, outcomes, strict=True):
             self._outcomes[lease.task, outcome].inc()
 
-    async def _hand_back(self, lease: Lease, *, asked: bool) -> Outcome:
+    async def _stopped(self, work: Assignment, *, asked: bool) -> Outcome:
+        # An outcome that was on its way may have arrived, and ended the lease itself.
+        unsure = work.unsure or work.settling
+        return await self._hand_back(work.lease, asked=asked, unsure=unsure)
+
+    async def _hand_back(self, lease: Lease, *, asked: bool, unsure: bool = False) -> Outcome:
         try:
             async with asyncio.timeout(_HAND_BACK_SECONDS):
                 await self._queue.hand_back(lease, asked=asked)
         except Fenced:
-            return Outcome.FENCED
+            return self._fenced(lease, unsure=unsure)
         except (EngineUnavailable, TimeoutError) as error:
             _log.warning(
                 "could not hand back; its lease will end", why=repr(error), **_facts(lease)
@@ -96,22 +101,22 @@ class TaskRunner:
         try:
             return await work.bounded(retry)
         except Fenced:
-            return self._fenced(work)
+            return self._fenced(work.lease, unsure=work.unsure)
         except TimeoutError:
             return self._let_go(work)
         except asyncio.CancelledError:
-            return await self._hand_back(work.lease, asked=True)
+            return await self._stopped(work, asked=True)
         except Exception:  # noqa: BLE001 - logged, counted and retried
             _log.exception("a task that crashed could not be settled", **_facts(work.lease))
             return Outcome.LET_GO
 
-    def _fenced(self, work: Assignment) -> Outcome:
-        if work.unsure:
+    def _fenced(self, lease: Lease, *, unsure: bool) -> Outcome:
+        if unsure:
             # Most likely by itself: the engine did what it was told and its answer was lost.
-            _log.info("settled before its answer came, or fenced", **_facts(work.lease))
+            _log.info("settled before its answer came, or fenced", **_facts(lease))
         else:
             self._metrics.fenced.inc()
-            _log.warning("fenced: the lease had ended", **_facts(work.lease))
+            _log.warning("fenced: the lease had ended", **_facts(lease))
         return Outcome.FENCED
 
     def _let_go(self, work: Assignment) -> Outcome:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from booking_worker.domain.errors import EngineUnavailable, Fenced
 from booking_worker.domain.model import Held, Status, Task
@@ -136,6 +137,7 @@ async def test_handing_back_never_raises(
     await made.hand_back([work.lease])
     await made.hand_back([work.lease])
     assert scripted.counted("items_processed_total", task="reserve", outcome="fenced") == 1
+    assert scripted.counted("fenced_total") == 1
 
     async def away(*_: object, **__: object) -> Status:
         raise EngineUnavailable("away")
@@ -143,6 +145,34 @@ async def test_handing_back_never_raises(
     monkeypatch.setattr(scripted.queue, "hand_back", away)
     await made.hand_back([work.lease])
     assert scripted.counted("items_processed_total", task="reserve", outcome="let_go") == 1
+
+
+@pytest.mark.parametrize("settling", [False, True])
+async def test_handing_back_under_an_ended_lease_is_fenced_and_counted(
+    stage: Stage, scripted: Crew, work: Assignment, settling: bool
+):
+    """But not when its own outcome was on its way, which may have ended the lease."""
+    begun = asyncio.Event()
+
+    async def run(work: Assignment) -> Outcome:
+        work.asked, work.settling = True, settling
+        begun.set()
+        await asyncio.Event().wait()
+        return Outcome.HELD
+
+    running = asyncio.create_task(runner(scripted, run).run(work))
+    await begun.wait()
+    await stage.clock.advance(LIMITS.lease_ms)
+    await stage.queue.expire(EVENT)
+    again = await stage.claim_one()
+    with capture_logs() as lines:
+        running.cancel()
+        await running
+    assert scripted.counted("fenced_total") == (not settling)
+    assert scripted.counted("items_processed_total", task="reserve", outcome="fenced") == 1
+    told = [(line["log_level"], line["token"]) for line in lines if "fenced" in line["event"]]
+    assert told == [("info" if settling else "warning", work.lease.token)]
+    assert (await stage.item(work.lease.item_id)).token == again.token
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from booking_worker.peers.breaker import Breaker
 from booking_worker.queue.booking_queue import BookingQueue
 from booking_worker.queue.lock import TTL_SECONDS, Redlock, Vote
 from booking_worker.queue.runner import Lane
-from booking_worker.worker.assignment import Outcome
+from booking_worker.worker.assignment import Assignment, Outcome
 from booking_worker.worker.opening import Opening
 from booking_worker.worker.recall import Recall
 from booking_worker.worker.reserve import Reserve
@@ -188,10 +188,19 @@ def _without_sweep(patch: Patch) -> None:
 
 
 def _without_handing_back(patch: Patch) -> None:
-    async def hand_back(self: TaskRunner, lease: Any, *, asked: bool) -> Outcome:
+    async def hand_back(self: TaskRunner, lease: Any, **how: bool) -> Outcome:
         return Outcome.LET_GO
 
     patch(TaskRunner, "_hand_back", hand_back)
+
+
+def _without_own_timer(patch: Patch) -> None:
+    """What a worker has begun it carries to its end, however long it was stopped meanwhile."""
+
+    async def bounded(self: Assignment, run: Any) -> Any:
+        return await run(self)
+
+    patch(Assignment, "bounded", bounded)
 
 
 def _without_weighing(patch: Patch) -> None:
@@ -305,6 +314,7 @@ _PATCHES: Final[Mapping[str, Callable[[Patch], None]]] = {
     "the reload of scripts": _without_script_reload,
     "the sweep": _without_sweep,
     "handing back": _without_handing_back,
+    "the worker's own timer": _without_own_timer,
     "weighing refusals": _without_weighing,
     "asking again": _without_asking_again,
     "waiting for the judge": _without_waiting_for_the_judge,

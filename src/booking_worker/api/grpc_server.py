@@ -7,7 +7,7 @@ import importlib
 import os
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -170,14 +170,26 @@ def _threads_that_push_nobody_off() -> Iterator[None]:
     core for an answer or two, every time, while answers came one by one: on two cores 5 to 10 %
     of all joins. Threads inherit the policy of who begins them; only Linux has this one.
     """
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER:
-        yield
-        return
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    changed = _from_other_to_batch()
     try:
         yield
     finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        if changed:
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _from_other_to_batch() -> bool:
+    if not hasattr(os, "SCHED_BATCH"):
+        return False
+    # musl has no such calls, and not every sandbox that containers run in allows them.
+    try:
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return False
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except OSError:
+        return False
+    return True
 
 
 def _native(wanted: Transport, *, tls: bool) -> ModuleType | None:
@@ -210,12 +222,23 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
     client_ca = None if tls.client_ca is None else _pem("GRPC_TLS_CLIENT_CA", tls.client_ca)
     # grpcio would only say that the port cannot be had.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    asked_for_password = False
+
+    def no_password() -> str:
+        nonlocal asked_for_password
+        asked_for_password = True
+        return ""
+
     try:
-        context.load_cert_chain(tls.cert, tls.key)
-    except ssl.SSLError as error:
-        raise InvalidSettings(
-            [_unfit("GRPC_TLS_CERT", tls.cert, f"does not go with GRPC_TLS_KEY {tls.key}", error)]
-        ) from error
+        # Without this an encrypted key is asked about on the terminal, and all else waits.
+        context.load_cert_chain(tls.cert, tls.key, no_password)
+    except (ssl.SSLError, ValueError) as error:
+        if asked_for_password:
+            problem = f"GRPC_TLS_KEY: got {tls.key}, which is encrypted; takes one without password"
+        else:
+            what = f"does not go with GRPC_TLS_KEY {tls.key}"
+            problem = _unfit("GRPC_TLS_CERT", tls.cert, what, error)
+        raise InvalidSettings([problem]) from error
     if tls.client_ca is not None:
         try:
             context.load_verify_locations(tls.client_ca)
@@ -228,8 +251,8 @@ def _credentials(tls: Tls) -> grpc.ServerCredentials:
     )
 
 
-def _unfit(setting: str, path: Path, what: str, error: ssl.SSLError) -> str:
-    why = error.reason or str(error)
+def _unfit(setting: str, path: Path, what: str, error: ssl.SSLError | ValueError) -> str:
+    why = getattr(error, "reason", None) or str(error)
     return f"{setting}: got {path}, which {what} ({why}); takes a PEM file"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from pathlib import Path
@@ -105,6 +106,20 @@ async def test_its_threads_do_not_push_the_event_loop_off_its_core():
     await serving.stop()
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this policy")
+@pytest.mark.parametrize("name", ["sched_getscheduler", "sched_setscheduler"])
+async def test_where_that_is_not_allowed_it_serves_all_the_same(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, name, refuse)
+    serving = server("native")
+    await serving.start()
+    await serving.stop()
+
+
 @every_transport
 async def test_every_interface_is_listened_on(transport: Transport):
     everywhere = GrpcServer([], Health({}), Metrics(), 0, transport=transport)
@@ -124,6 +139,12 @@ async def test_tls_that_cannot_be_had_is_said_by_the_name_of_its_setting():
         await server("auto", tls=Tls(CERTIFICATES / "server.pem", nowhere)).start()
     with pytest.raises(InvalidSettings, match="GRPC_TLS_CLIENT_CA"):
         await server("auto", tls=tls(nowhere)).start()
+
+
+async def test_a_key_with_a_password_is_said_by_the_name_of_its_setting_and_not_asked_about():
+    encrypted = Tls(CERTIFICATES / "server.pem", CERTIFICATES / "encrypted.key")
+    with pytest.raises(InvalidSettings, match=r"GRPC_TLS_KEY: got .*, which is encrypted"):
+        await server("auto", tls=encrypted).start()
 
 
 async def test_a_key_that_does_not_fit_its_certificate_is_no_start():

@@ -7,6 +7,7 @@ Lines come at least once: after a crash the last ones may come again, with the s
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import stat
@@ -56,14 +57,13 @@ class AuditLog:
             return
         try:
             self._descriptor = (
-                os.dup(sys.stdout.fileno())
-                if self._target == "stdout"
-                else os.open(self._target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+                os.dup(sys.stdout.fileno()) if self._target == "stdout" else _open(self._target)
             )
         except OSError as error:
+            why = "nobody reads it" if error.errno == errno.ENXIO else error.strerror or error
             problem = (
                 f"AUDIT_LOG: got {self._target!r}, which cannot be written to:"
-                f" {error.strerror or error}; takes stdout, off, or the path of a file"
+                f" {why}; takes stdout, off, or the path of a file"
             )
             raise InvalidSettings([problem]) from None
         self._is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
@@ -144,6 +144,14 @@ class AuditLog:
             return len(data)
         end = bytes(data[: select.PIPE_BUF]).rfind(b"\n") + 1
         return end or bytes(data).find(b"\n") + 1
+
+
+def _open(path: str) -> int:
+    # A pipe without a reader would otherwise be waited for, and the whole service with it.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o640)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _lines(changes: Sequence[Change]) -> bytearray:

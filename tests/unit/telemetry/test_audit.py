@@ -200,6 +200,26 @@ async def test_a_path_that_cannot_be_written_is_an_error_that_names_the_setting(
     await audit.stop()
 
 
+async def test_a_pipe_that_nobody_reads_is_told_and_not_waited_for(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidSettings, match=r"AUDIT_LOG: got .* nobody reads it; takes"):
+        await AuditLog(str(pipe)).start()
+
+
+async def test_a_pipe_that_is_full_is_waited_for(tmp_path: Path):
+    pipe = Pipe(tmp_path)
+    audit = AuditLog(str(pipe.path))
+    await audit.start()
+    writing = asyncio.create_task(audit.write([change(n) for n in range(1000)]))
+    await wait_until(pipe.is_full)
+    os.close(pipe.probe)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read))
+    await writing
+    await audit.stop()
+    assert len(await reading) == 1000
+
+
 async def test_a_write_that_fails_is_told_and_a_torn_line_gets_a_line_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from redis.exceptions import (
 )
 from typing_extensions import override
 
-from booking_worker.domain.errors import EngineFailed
+from booking_worker.domain.errors import EngineFailed, InvalidSettings
 from booking_worker.engine.cluster import ClusterClient
 from booking_worker.engine.connection import (
     MasterConnection,
@@ -72,6 +73,30 @@ class Access:
     username: str = ""
     password: str = ""
     tls: Tls | None = None
+
+
+def _insist_on_files(tls: Tls) -> None:
+    """Raise which of them is of no use; connecting would only say that it can't be done."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Its own certificate as well: what loads that with its key does not say which it cannot use.
+    for setting, path in (("REDIS_TLS_CA", tls.ca), ("REDIS_TLS_CERT", tls.cert)):
+        if path is not None:
+            try:
+                context.load_verify_locations(path)
+            except OSError as error:
+                raise _unfit(setting, path, "is no certificate", error) from error
+    if tls.cert is not None and tls.key is not None:
+        try:
+            # An empty password, or an encrypted key is asked about on the terminal.
+            context.load_cert_chain(tls.cert, tls.key, lambda: "")
+        except (OSError, ValueError) as error:
+            what = "is not the key of REDIS_TLS_CERT, or is encrypted"
+            raise _unfit("REDIS_TLS_KEY", tls.key, what, error) from error
+
+
+def _unfit(setting: str, path: Path, what: str, error: Exception) -> InvalidSettings:
+    why = getattr(error, "reason", None) or str(error)
+    return InvalidSettings([f"{setting}: got {path}, which {what} ({why}); takes a PEM file"])
 
 
 def _host(address: Address) -> str:
@@ -204,8 +229,10 @@ class RedisEngine:
     async def start(self) -> None:
         """Return once the engine answers; one that loads its data is waited for up to 60 s.
 
-        Raises :class:`EngineFailed`, which names the setting to change.
+        Raises :class:`EngineFailed` or :class:`InvalidSettings`, which name the setting to change.
         """
+        if self._access.tls is not None:
+            _insist_on_files(self._access.tls)
         until = time.monotonic() + LOADING_SECONDS
         while True:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +15,7 @@ from redis.exceptions import ConnectionError as EngineConnectionError
 from redis.exceptions import TimeoutError as EngineTimeoutError
 from structlog.testing import capture_logs
 
-from booking_worker.domain.errors import EngineFailed
+from booking_worker.domain.errors import EngineFailed, InvalidSettings
 from booking_worker.engine import redis
 from booking_worker.engine.engine import Engine
 from booking_worker.engine.redis import Access, RedisEngine, Tls, server_client
@@ -145,6 +146,24 @@ async def guarded() -> AsyncIterator[Server]:
     binary = from_path("redis-server")
     async with standalone(binary, options, tls=True, password="guess") as server:
         yield server
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"ca": "client.key"}, r"REDIS_TLS_CA: got .*client.key, which is no certificate"),
+        ({"ca": "missing"}, r"REDIS_TLS_CA: got .*missing, which is no certificate"),
+        ({"cert": "README.md"}, r"REDIS_TLS_CERT: got .*README.md, which is no certificate"),
+        ({"key": "README.md"}, r"REDIS_TLS_KEY: got .*README.md, which is not the key of"),
+        ({"key": "server.key"}, r"REDIS_TLS_KEY: got .*server.key, which is not the key of"),
+        ({"key": "encrypted.key"}, r"REDIS_TLS_KEY: got .*encrypted.key, .* or is encrypted"),
+    ],
+)
+async def test_a_file_of_tls_that_is_of_no_use_is_named(wrong: dict[str, str], said: str):
+    files = {name: CERTIFICATES / file for name, file in wrong.items()}
+    engine = RedisEngine((HOST, 1), Access(tls=dataclasses.replace(SHOWN, **files)))
+    with pytest.raises(InvalidSettings, match=said):
+        await engine.start()
 
 
 @needs_tls

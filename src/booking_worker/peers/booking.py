@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from booking_worker.domain.errors import PeerRefused, PeerUnavailable
+from booking_worker.domain.errors import PeerUnavailable
 from booking_worker.domain.model import BookingRequest, Held
 from booking_worker.peers.breaker import Breaker
 from booking_worker.peers.call import FINAL_REFUSALS, Caller, CodedRefusal
@@ -152,20 +152,19 @@ class BookingClient:
         return answer.booking.booking_reference
 
     async def cancel(self, booking_id: str, reason: str) -> None:
-        """Cancel a booking. One that is gone already, or was never known, is a success.
+        """Cancel a booking; one that was never known is a success.
 
-        A refusal stands only if the booking is still there: GetBooking is asked.
+        A refusal may be of one that is gone already: :meth:`get` says so.
         """
         message = booking_pb2.CancelBookingRequest(booking_id=booking_id, reason=reason)
         try:
             answer = await self._call(self._stub.CancelBooking, message)
-            if answer.success:
+        except CodedRefusal as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
                 return
-            refusal = self._call.refused(answer.message)
-        except PeerRefused as error:
-            refusal = error
-        if (await self.get(booking_id)).status is not BookingFate.GONE:
-            raise refusal
+            raise
+        if not answer.success:
+            raise self._call.refused(answer.message)
 
     async def get(self, booking_id: str) -> BookingState:
         """What has become of a booking; one that is not found is GONE."""

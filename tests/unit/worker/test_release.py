@@ -148,7 +148,7 @@ async def test_a_booking_that_is_gone_ends_the_hold(stage: Stage, scripted: Crew
     [
         (PAID, Outcome.PAID, Status.COMPLETED),
         (PAYING, Outcome.PAYING, Status.AWAITING_PAYMENT),
-        (GONE, Outcome.RELEASED, Status.EXPIRED),
+        (GONE, Outcome.GONE, Status.EXPIRED),
     ],
     ids=["paid", "being paid", "gone"],
 )
@@ -159,6 +159,33 @@ async def test_a_refused_cancel_is_decided_by_what_the_booking_has_become(
     lease = await expired(stage)
     assert await run(scripted, lease) is outcome
     assert (await stage.item(lease.item_id)).status is status
+
+
+async def test_a_lease_is_kept_from_call_to_call(
+    stage: Stage, scripted: Crew, monkeypatch: pytest.MonkeyPatch
+):
+    """Each call may take as long as a call may: no two of them under one extension."""
+    done: list[str] = []
+    extend = stage.queue.extend
+
+    async def extended(lease: Lease) -> int:
+        done.append("extend")
+        return await extend(lease)
+
+    def noted(name: str, answer: object) -> Any:
+        async def ask(_: object) -> object:
+            done.append(name)
+            return answer
+
+        return ask
+
+    monkeypatch.setattr(stage.queue, "extend", extended)
+    scripted.script.answers |= {
+        "GetBooking": noted("get", OPEN),
+        "CancelBooking": noted("cancel", CANCEL_REFUSED),
+    }
+    assert await run(scripted, await expired(stage)) is Outcome.RETRY
+    assert done == ["get", "extend", "cancel", "extend", "get"]
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ async def test_a_wrong_set_up_refuses_nobody(stage: Stage, scripted: Crew):
 async def test_an_event_that_the_booking_service_does_not_know_is_tried_again(
     stage: Stage, scripted: Crew
 ):
-    scripted.script.answers["CreateBooking"] = Refuse(grpc.StatusCode.NOT_FOUND, "no such event")
+    unknown = Refuse(grpc.StatusCode.NOT_FOUND, "no such event")
+    scripted.script.answers |= {"CreateBooking": unknown, "CheckAvailability": available(5)}
     lease = await stage.processing()
     assert await run(scripted, lease) is Outcome.RETRY
     record = await stage.item(lease.item_id)

@@ -207,6 +207,16 @@ def admission_check(
     return check
 
 
+def capacity_check(trouble: Callable[[], str]) -> Check:
+    """Degraded while it can't be found out what is left; ``trouble`` says of what, or nothing."""
+
+    async def check() -> Finding:
+        why = trouble()
+        return Finding(Grade.DEGRADED if why else Grade.HEALTHY, why)
+
+    return check
+
+
 def feed_check(trouble: Callable[[], str]) -> Check:
     """Degraded while people are not told of changes from here; ``trouble`` says why, or nothing."""
 

@@ -11,6 +11,7 @@ from booking_worker.api.health import (
     Grade,
     Health,
     admission_check,
+    capacity_check,
     engine_check,
     feed_check,
     lock_check,
@@ -248,6 +249,12 @@ async def test_a_peer_that_is_not_configured_is_no_trouble():
 )
 async def test_who_waits_for_an_operator_is_told(why, events, finding):
     assert await admission_check(lambda: why, lambda: events)() == finding
+
+
+async def test_an_event_of_which_nobody_knows_what_is_left_is_named():
+    assert await capacity_check(lambda: "")() == Finding(Grade.HEALTHY, "")
+    why = "the capacity of concert could not be refreshed: what event?"
+    assert await capacity_check(lambda: why)() == Finding(Grade.DEGRADED, why)
 
 
 async def test_changes_that_wait_to_be_told_are_no_reason_to_turn_people_away():

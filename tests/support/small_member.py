@@ -1,7 +1,8 @@
 """A member of a crew that does what its first message says, and starts in no time.
 
 It ends with exit code 3 as long as the file ``ends_while`` exists, is deaf to SIGTERM or
-ends with an exit code at it if told so, and writes what it hears to the file ``news``. Its page counts itself.
+ends with an exit code at it if told so, says again and again that it is well if told so, and
+writes what it hears to the file ``news``. Its page counts itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
 import msgpack
@@ -43,6 +46,16 @@ page = [
 ]
 link.sendall(msgpack.packb({"ready": True}))
 link.sendall(msgpack.packb({"page": page, "not_ready": settings.get("not_ready", "")}))
+
+
+def speak() -> None:
+    while True:
+        link.sendall(msgpack.packb({"not_ready": ""}))
+        time.sleep(0.05)
+
+
+if settings.get("speaks"):
+    threading.Thread(target=speak, daemon=True).start()
 news = Path(settings["news"])
 while (heard := hear()) is not None:
     half = news.with_suffix(".half")

@@ -25,6 +25,11 @@ MOST_PAUSE_SECONDS: Final = 15.0
 STABLE_SECONDS: Final = 30.0
 """Who lived so long did not end soon after its start."""
 SILENT_SECONDS: Final = 10.0
+HUNG_SECONDS: Final = 30.0
+"""Who is silent for so long has its share of the connections and answers none: it is killed.
+
+It speaks every two seconds; what holds up a machine that is merely busy is over much sooner.
+"""
 _LOOK_SECONDS: Final = 1.0
 _OFTEN: Final = 3
 
@@ -94,7 +99,7 @@ class _Seat:
 class Crew:
     """So many processes, each started again when it ends, and told how the others are.
 
-    The pause before that grows when one ends again soon after its start.
+    The pause before that grows when one ends again soon after its start. One that hangs is ended.
     """
 
     def __init__(
@@ -277,6 +282,30 @@ class Crew:
                     seat.child.tell(news)
 
     async def _look_for_ever(self) -> None:
+        looked_at = awake_since = time.monotonic()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
+            now = time.monotonic()
+            # Who was itself held up, as in a machine that was paused, has not listened until now.
+            if now - looked_at > SILENT_SECONDS:
+                awake_since = now
+            looked_at = now
+            self._kill_hung(awake_since)
             self._tell_all()
+
+    def _kill_hung(self, awake_since: float) -> None:
+        if self._stopping.is_set():
+            return  # a stop has a time limit of its own
+        for seat in self._seats:
+            child = seat.child
+            if child is None or not seat.ready:
+                continue
+            silent = time.monotonic() - max(child.heard_at, awake_since)
+            if silent > HUNG_SECONDS:
+                _log.error(
+                    "a process hangs, and is killed",
+                    number=seat.number,
+                    pid=child.pid,
+                    silent_seconds=round(silent, 1),
+                )
+                child.kill()

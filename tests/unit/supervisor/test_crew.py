@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 
 import pytest
 
@@ -109,6 +110,43 @@ async def test_one_that_says_nothing_any_more_is_missed(
     monkeypatch.setattr(crew, "SILENT_SECONDS", 0.0)
     assert "process 2 has been silent for" in await small_crew.heard(1, "process 2")
     assert small_crew.news(1)["ready"] == 0
+
+
+async def test_one_that_hangs_is_killed_and_started_again(
+    small_crew: SmallCrew, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(crew, "HUNG_SECONDS", 1.5)
+    await small_crew.start({"speaks": True}, {"speaks": True})
+    hung = small_crew.crew.pids[1]
+    os.kill(hung, signal.SIGSTOP)
+    assert "ended with SIGKILL" in await small_crew.heard(1, "process 2 ended")
+    assert hung not in small_crew.crew.pids
+    await small_crew.all_well(1)
+
+
+async def test_nobody_is_killed_because_the_supervisor_itself_was_held_up(
+    small_crew: SmallCrew, monkeypatch: pytest.MonkeyPatch
+):
+    await small_crew.start({"speaks": True}, {"speaks": True})
+    monkeypatch.setattr(crew, "SILENT_SECONDS", 1.5)
+    monkeypatch.setattr(crew, "HUNG_SECONDS", 1.5)
+    pids = small_crew.crew.pids
+    looks: list[float] = []
+    kill_hung = small_crew.crew._kill_hung
+
+    def look(awake_since: float) -> None:
+        # As if it looked before it heard what came in while it was held up.
+        if not looks:
+            for seat in small_crew.crew._seats:
+                seat.child.heard_at -= 3
+        looks.append(awake_since)
+        kill_hung(awake_since)
+
+    monkeypatch.setattr(small_crew.crew, "_kill_hung", look)
+    time.sleep(3)
+    await wait_until(lambda: len(looks) > 1)
+    assert small_crew.crew.pids == pids
+    assert small_crew.metric("booking_worker_process_restarts_total") == 0
 
 
 async def test_one_that_was_told_to_end_by_another_is_replaced_at_once(small_crew: SmallCrew):

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from booking_worker.domain.errors import EngineUnavailable, PeerUnavailable
 from booking_worker.domain.model import Held, Status
 from booking_worker.worker.capacity import CapacityKeeper
 from tests.support.api import on_one_engine
@@ -111,6 +112,30 @@ async def test_wants_that_come_together_are_one_question(
         keeper.want(EVENT)
     await keeper.run_once()
     assert asked(scripted) == 1
+
+
+async def test_who_weighs_gets_an_answer_to_a_later_question(
+    stage: Stage, scripted: Crew, keeper: CapacityKeeper
+):
+    first, go_on = asyncio.Event(), asyncio.Event()
+    answers = [3, 2, 1]
+
+    async def slow(request: object) -> object:
+        number = answers.pop(0)
+        if number == 3:
+            first.set()
+            await go_on.wait()
+        return available(number)
+
+    scripted.script.answers["CheckAvailability"] = slow
+    before = asyncio.create_task(keeper.left(EVENT))
+    await first.wait()
+    later = [asyncio.create_task(keeper.left(EVENT)) for _ in range(20)]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await before == 3
+    assert await asyncio.gather(*later) == [2] * 20
+    assert asked(scripted) == 2
 
 
 async def test_events_do_not_wait_for_each_other(
@@ -310,6 +335,21 @@ async def test_a_refused_question_is_not_repeated_by_itself(
     assert await keeper.run_once() == float("inf")
     assert "what event?" in keeper.trouble
     assert "1 more" in keeper.trouble
+
+
+async def test_who_weighs_hears_why_there_is_no_answer(
+    stage: Stage, scripted: Crew, keeper: CapacityKeeper, monkeypatch: pytest.MonkeyPatch
+):
+    scripted.script.answers["CheckAvailability"] = DOWN
+    with pytest.raises(PeerUnavailable):
+        await keeper.left(EVENT)
+
+    async def away(_: str) -> None:
+        raise EngineUnavailable("away")
+
+    monkeypatch.setattr(stage.queue, "ask_capacity", away)
+    with pytest.raises(EngineUnavailable):
+        await keeper.left(EVENT)
 
 
 async def test_a_defect_is_counted_and_the_next_refresh_is_made(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import grpc
 import pytest
@@ -277,3 +279,30 @@ async def test_two_who_refresh_at_once_do_not_overstate(
     await second.left(EVENT)
     await stage.queue.set_capacity(EVENT, old, 7)
     assert (await stage.status()).capacity == 2
+
+
+async def test_who_weighs_is_told_although_a_refresh_that_asks_nobody_comes_between(
+    stage: Stage, scripted: Crew, keeper: CapacityKeeper, time: Time
+):
+    """None is the word for no Ticket Service: a refusal would be final by it."""
+    scripted.script.answers["CheckAvailability"] = available(0)
+    await stage.processing()
+    for _ in range(6):
+        assert await keeper.left(EVENT) == 0
+    keeper.want(EVENT)
+    time.now += 0.06
+    keeper._begin_due()  # nothing has moved: it will ask nobody
+    weighing = asyncio.create_task(keeper.left(EVENT))
+    await asyncio.sleep(0)
+    keeper.want(EVENT)
+    under_way = keeper._events[EVENT].refreshing
+    assert under_way is not None
+
+    def begin_another(_: asyncio.Task[Any]) -> None:
+        time.now += 0.06
+        keeper._begin_due()
+
+    under_way.add_done_callback(begin_another)
+    assert await weighing == 0
+    assert await under_way is None
+    assert asked(scripted) == 7

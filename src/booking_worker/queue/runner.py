@@ -116,6 +116,9 @@ class Lane(ABC):
 
     def add(self, call: Call, *, first: bool = False) -> None:
         """Have a call leave soon; ``first`` before those that wait already."""
+        # One for each: whose time is over hears so, wherever the call is, and nobody else does.
+        over = asyncio.get_running_loop().call_at(call.until, _too_late, call.answer)
+        call.answer.add_done_callback(lambda _: over.cancel())
         if first:
             self._waiting.appendleft(call)
         else:
@@ -131,6 +134,9 @@ class Lane(ABC):
 
     def _arrived(self, trip: asyncio.Task[None]) -> None:
         self._trips.discard(trip)
+        if trip.cancelled():
+            # Before it began, maybe: nobody else would say that it leaves no more.
+            self._leaving = False
         if self._waiting and not self._leaving:
             self._leave()
 
@@ -138,22 +144,27 @@ class Lane(ABC):
         # Begins with the event loop's next turn: whoever called in this one goes along.
         self._leaving = False
         if calls := self._boarding():
+            if self._waiting and len(self._trips) < _MOST_IN_FLIGHT:
+                self._leave()
             await self._travel(calls)
 
     def _boarding(self) -> list[Call]:
         calls: list[Call] = []
         size = 0
+        now = asyncio.get_running_loop().time()
         while self._waiting and len(calls) < _MOST_PER_TRIP and size < _MOST_BYTES_PER_TRIP:
             call = self._waiting.popleft()
-            if not call.answer.done():
+            if call.until <= now:
+                _too_late(call.answer)
+            elif not call.answer.done():
                 calls.append(call)
                 size += sum(len(arg) for arg in call.args if isinstance(arg, bytes))
         return calls
 
     async def _travel(self, calls: list[Call]) -> None:
         try:
-            # Of the one that has waited longest, before it left too.
-            async with asyncio.timeout_at(min(call.until for call in calls)):
+            # As long as anybody waits; who has waited longest, before it left too, hears sooner.
+            async with asyncio.timeout_at(max(call.until for call in calls)):
                 answers = await self._send(calls)
         except (RedisError, OSError, TimeoutError) as error:
             self._broke(calls, error)
@@ -218,9 +229,9 @@ class ScriptRunner(Lane):
         """The answer of the script, later.
 
         Raises (through the future):
-            EngineUnavailable: no answer within 2 s, whether the script ran is unknown; or the
-                engine takes no writes now; or the script ran and its writes are not kept as
-                ``acknowledge`` asks.
+            EngineUnavailable: no answer within 2 s, whether the script ran, or still will, is
+                unknown; or the engine takes no writes now; or the script ran and its writes are
+                not kept as ``acknowledge`` asks.
             redis.exceptions.ResponseError: the script answered with an error of its own.
         """
         call = new_call(script, keys, args)
@@ -283,6 +294,11 @@ async def _answer(connection: AbstractConnection) -> Any:
         return await connection.read_response(timeout=math.inf)
     except ResponseError as error:
         return error
+
+
+def _too_late(answer: asyncio.Future[Any]) -> None:
+    if not answer.done():
+        answer.set_exception(unavailable(TimeoutError("no answer in time")))
 
 
 def _fail(calls: Sequence[Call], error: Exception) -> None:

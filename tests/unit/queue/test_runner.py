@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,56 +18,15 @@ from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.queue import runner
 from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.routing import ClusterRunner
-from booking_worker.queue.runner import Call, Lane, ScriptRunner
+from booking_worker.queue.runner import Lane, ScriptRunner
 from booking_worker.queue.scripts import Script
 from tests.support.clients import cluster_client, follows
 from tests.support.engines import EngineFactory
+from tests.support.ground import COUNT, ECHO, FAIL, Ground
 from tests.support.servers import HOST, Cluster, Server, standalone
 from tests.support.wait import wait_until
 
-
-def script(text: str, name: str = "test") -> Script:
-    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, text, sha, (), (), each=False, errors=frozenset())
-
-
-COUNT = script("return redis.call('INCR', KEYS[1])")
-ECHO = script("return ARGV[1]")
-FAIL = script("return { err = 'NOT_FOUND' }")
 WITHIN_SECONDS = 2.0 + 0.4  # of a test machine that is busy with other things
-
-
-@dataclass
-class Ground:
-    """What runs scripts on one kind of servers, and which calls travelled together."""
-
-    runner: ScriptRunner | ClusterRunner
-    servers: Sequence[Redis]
-    """The one that has the key "n" comes first."""
-    trips: list[int] = field(default_factory=list)
-    at_once: int = 0
-
-    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        travel = Lane._travel
-
-        async def watched(lane: Lane, calls: list[Call]) -> None:
-            self.trips.append(len(calls))
-            self.at_once = max(self.at_once, len(lane._trips))
-            await travel(lane, calls)
-
-        monkeypatch.setattr(Lane, "_travel", watched)
-
-    def run(self, script: Script, keys: list[str], args: list[Any]) -> asyncio.Future[Any]:
-        # A script without keys would go to another node, so in another trip.
-        return self.runner.run(script, keys or ["n"], args)
-
-    async def ask(self, *words: Any) -> Any:
-        """The answer of the server that has the key."""
-        return await self.servers[0].execute_command(*words)
-
-    async def forget_scripts(self) -> None:
-        for server in self.servers:
-            await server.script_flush()
 
 
 @pytest.fixture
@@ -115,6 +72,18 @@ async def test_a_trip_is_not_too_large(ground: Ground, number: int, size: int, m
     answers = (ground.runner.run(ECHO, ["n"], [b"x" * size]) for _ in range(number))
     assert set(await asyncio.gather(*answers)) == {b"x" * size}
     assert max(ground.trips) == most
+
+
+async def test_all_ways_are_used_by_those_who_do_not_fit_into_one_trip(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    await ground.run(ECHO, [], ["it is known where the key is"])
+    both = ground.hold(monkeypatch)
+    calls = [ground.run(ECHO, [], [at]) for at in range(1_100)]
+    await wait_until(lambda: ground.trips == [1, 512, 512])
+    both.set()
+    assert len(await asyncio.gather(*calls)) == 1_100
+    assert ground.trips == [1, 512, 512, 76]
 
 
 async def test_while_some_are_on_their_way_the_rest_gathers(ground: Ground):
@@ -215,6 +184,33 @@ async def test_who_gives_up_on_the_way_disturbs_nobody(
     else:
         with pytest.raises(EngineUnavailable):
             await stays
+
+
+@pytest.mark.parametrize("patience, trips", [(0.0, [1, 1]), (0.05, [1, 2])])
+async def test_whose_time_is_over_takes_no_answer_from_anybody_else(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, patience: float, trips: list[int]
+):
+    """Before it leaves, when it does not, or on the way."""
+    await ground.run(ECHO, [], ["it is known where the key is"])
+    told = ground.hold(monkeypatch)
+    with monkeypatch.context() as hurried:
+        hurried.setattr(runner, "PATIENCE_SECONDS", patience)
+        late = ground.run(ECHO, [], ["late"])
+    stays = ground.run(ECHO, [], ["a"])
+    with pytest.raises(EngineUnavailable, match="in time"):
+        await late
+    told.set()
+    assert await stays == b"a"
+    assert ground.trips == trips
+
+
+async def test_after_a_trip_that_was_cancelled_before_it_began_others_leave(ground: Ground):
+    await ground.run(ECHO, [], ["it is known where the key is"])
+    before = asyncio.all_tasks()
+    answer = ground.run(COUNT, ["n"], [])
+    (trip,) = asyncio.all_tasks() - before
+    trip.cancel()
+    assert await answer == 1
 
 
 async def test_what_nobody_expects_reaches_who_asked(

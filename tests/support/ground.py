@@ -1,0 +1,75 @@
+"""What runs scripts, on each kind of servers, and small scripts for it to run."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from booking_worker.queue.routing import ClusterRunner
+from booking_worker.queue.runner import Call, Lane, ScriptRunner
+from booking_worker.queue.scripts import Script
+
+
+def script(text: str, name: str = "test") -> Script:
+    """A script of these words."""
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, text, sha, (), (), each=False, errors=frozenset())
+
+
+COUNT = script("return redis.call('INCR', KEYS[1])")
+ECHO = script("return ARGV[1]")
+FAIL = script("return { err = 'NOT_FOUND' }")
+
+
+@dataclass
+class Ground:
+    """What runs scripts on one kind of servers, and which calls travelled together."""
+
+    runner: ScriptRunner | ClusterRunner
+    servers: Sequence[Redis]
+    """The one that has the key "n" comes first."""
+    trips: list[int] = field(default_factory=list)
+    at_once: int = 0
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Count the trips from now on."""
+        travel = Lane._travel
+
+        async def watched(lane: Lane, calls: list[Call]) -> None:
+            self.trips.append(len(calls))
+            self.at_once = max(self.at_once, len(lane._trips))
+            await travel(lane, calls)
+
+        monkeypatch.setattr(Lane, "_travel", watched)
+
+    def hold(self, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+        """From now on nothing is sent before the event is set."""
+        goes_on = asyncio.Event()
+        send = Lane._send
+
+        async def held(lane: Lane, calls: Any) -> Any:
+            await goes_on.wait()
+            return await send(lane, calls)
+
+        monkeypatch.setattr(Lane, "_send", held)
+        return goes_on
+
+    def run(self, script: Script, keys: list[str], args: list[Any]) -> asyncio.Future[Any]:
+        """The answer, later."""
+        # A script without keys would go to another node, so in another trip.
+        return self.runner.run(script, keys or ["n"], args)
+
+    async def ask(self, *words: Any) -> Any:
+        """The answer of the server that has the key."""
+        return await self.servers[0].execute_command(*words)
+
+    async def forget_scripts(self) -> None:
+        """Have no server know any script."""
+        for server in self.servers:
+            await server.script_flush()

@@ -146,7 +146,12 @@ class ClusterRunner:
         """The slot has another owner: remember that, and send the call there."""
 
         async def follow() -> None:
-            await self._client.nodes_manager.move_slot(error)
+            try:
+                await self._client.nodes_manager.move_slot(error)
+            except KeyError:
+                # The layout was read anew meanwhile, and nobody has the slot in it: wait with those
+                # of whom no node is known, or go to whoever has it by then.
+                self.look()
             if not call.answer.done():
                 self._again(call, error)
 

@@ -16,10 +16,11 @@ from booking_worker.queue import routing
 from booking_worker.queue.routing import ClusterRunner, runner_for
 from booking_worker.queue.runner import Lane, ScriptRunner
 from tests.support.clients import cluster_client, follows
+from tests.support.ground import COUNT, ECHO, FAIL, script
 from tests.support.servers import HOST, NODE_TIMEOUT_MS, Cluster, Server, cluster, free_port
 from tests.support.slots import SlotMove
 from tests.support.wait import wait_until
-from tests.unit.queue.test_runner import COUNT, ECHO, FAIL, WITHIN_SECONDS, script
+from tests.unit.queue.test_runner import WITHIN_SECONDS
 
 BOTH = script("return redis.call('INCR', KEYS[1]) + redis.call('INCR', KEYS[2])")
 KEYS = [f"n{{{at}}}" for at in range(30)]
@@ -104,6 +105,22 @@ async def test_who_gives_up_meanwhile_is_not_sent_on(
 
     monkeypatch.setattr(NodesManager, "move_slot", slowly)
     assert sorted(await asyncio.gather(*calls[1:])) == [2, 3]
+
+
+async def test_a_slot_that_a_look_lost_meanwhile_is_waited_for(
+    made: Cluster, runner: ClusterRunner, monkeypatch: pytest.MonkeyPatch
+):
+    """The layout is read anew while the call is on its way back from who had the slot."""
+    assert await runner.run(COUNT, ["n"], []) == 1
+    move_slot = NodesManager.move_slot
+
+    async def looked(nodes: NodesManager, error: Any) -> None:
+        nodes.slots_cache.pop(error.slot_id)
+        await move_slot(nodes, error)
+
+    monkeypatch.setattr(NodesManager, "move_slot", looked)
+    await (await SlotMove.of(made, "n")).whole()
+    assert await runner.run(COUNT, ["n"], []) == 2
 
 
 async def test_a_slot_that_moves_to_and_fro(made: Cluster, runner: ClusterRunner):

@@ -12,6 +12,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from booking_worker.queue import keys
+from booking_worker.telemetry.logs import get_logger
 
 _LISTEN_SECONDS: Final = 1.0
 _SILENT_LISTENS: Final = 5
@@ -19,6 +20,8 @@ _SILENT_LISTENS: Final = 5
 _CANCEL_SECONDS: Final = 0.2
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 1.0
+
+_log = get_logger(__name__)
 
 
 class WakeListener:
@@ -70,6 +73,9 @@ class WakeListener:
                 # The engine is away; who calls it hears that, and health says so.
                 await asyncio.sleep(self._pause)
                 self._pause = min(self._pause * 2, _LONGEST_PAUSE_SECONDS)
+            except Exception:  # noqa: BLE001 - logged; who must hear anything hears of the next
+                _log.exception("could not listen to the engine")
+                await asyncio.sleep(_LONGEST_PAUSE_SECONDS)
 
     async def _listen(self) -> NoReturn:
         """Listen until the connection is lost, which raises."""

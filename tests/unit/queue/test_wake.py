@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
+from structlog.testing import capture_logs
 
 from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.queue import keys, wake
@@ -85,6 +86,31 @@ async def test_after_a_lost_connection_anything_may_have_happened(redis_client: 
     await redis_client.publish(keys.WAKE_CHANNEL, "concert")
     await wait_until(lambda: ear.heard == ["", "", "concert"])
     assert ear.listener._pause == wake._FIRST_PAUSE_SECONDS  # as if nothing had been
+
+
+@pytest.mark.parametrize("said", [b"\xff", b"a defect"])
+async def test_what_nobody_expects_is_logged_and_it_goes_on(
+    redis_client: Redis, monkeypatch: pytest.MonkeyPatch, said: bytes
+):
+    """Letters that are none, or somebody who fails at what they hear."""
+    monkeypatch.setattr(wake, "_LONGEST_PAUSE_SECONDS", 0.01)
+    ear = Ear(redis_client)
+
+    def hears(event_id: str) -> None:
+        if event_id == "a defect":
+            raise ValueError(event_id)
+        ear.heard.append(event_id)
+
+    ear.listener = WakeListener(redis_client, hears, ear.refreshes.append, ear.freed.extend)
+    await ear.listener.start()
+    await wait_until(lambda: ear.heard == [""])
+    with capture_logs() as lines:
+        await redis_client.publish(keys.WAKE_CHANNEL, said)
+        await wait_until(lambda: ear.heard == ["", ""])
+    assert [line["log_level"] for line in lines] == ["error"]
+    await redis_client.publish(keys.WAKE_CHANNEL, "concert")
+    await wait_until(lambda: ear.heard == ["", "", "concert"])
+    await ear.listener.stop()
 
 
 async def test_silence_is_no_reason_to_connect_again(

@@ -25,7 +25,9 @@ from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.routing import runner_for
 from booking_worker.queue.runner import NO_WAIT
 
-_TOLD: Final = frozenset({"list_event", "join", "cancel", "ask_confirm", "requeue", "discard"})
+_TOLD: Final = frozenset(
+    {"list_event", "join", "cancel", "ask_confirm", "requeue", "discard", "pause", "resume"}
+)
 """What somebody outside is told and asks for once: it is acknowledged as REDIS_WAIT_REPLICAS says.
 
 What a worker loses with an engine is done again when its lease ends, with the same keys.

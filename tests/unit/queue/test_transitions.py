@@ -90,6 +90,8 @@ async def test_what_is_told_waits_for_replicas_and_what_is_done_again_does_not(s
     asked = [
         safe.join(EVENT, [a_join("bob")]),
         safe.cancel(item_id, "ann", "", "user:ann"),
+        safe.pause(EVENT, "flooded", "operator:kim"),
+        safe.resume(EVENT),
     ]
     done = safe.status(EVENT), stage.capacity(5), safe.claim(EVENT, "w", 1, frozenset())
     for outcome in await asyncio.gather(*asked, return_exceptions=True):

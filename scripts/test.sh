@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 ensure_venv || exit 1
 
 failed=()
+again=
 check() {
   local name=$1
   shift
@@ -23,11 +24,13 @@ check "mypy" mypy
 check "import-linter" lint-imports --no-logo
 check "generated code is what proto/ gives" scripts/generate-proto.sh --check
 # Most of a test is waiting for servers that start, stop and fail over: four at a time fill two cores.
-# What fails beside others runs once more, alone: a defect fails again, a machine too busy does not.
+# What fails beside others runs once more, alone: most defects fail again, a machine too busy does not.
+# The end names what ran twice, as it may be a race.
 run_tests() {
   python -m pytest -n 4 --dist worksteal "$@"
   local said=$?
   [ $said -eq 1 ] || return $said # 1: tests failed. Anything else is no list of failed tests.
+  again+=$(python -c 'import json; print("\n  ".join(["", *json.load(open(".pytest_cache/v/cache/lastfailed"))]))')
   printf '\nonce more, alone:\n'
   python -m pytest --last-failed --last-failed-no-failures none "$@"
 }
@@ -49,6 +52,7 @@ else
   check "all other tests" run_tests --ignore=tests/unit/domain --ignore=tests/unit/queue
 fi
 
+[ -z "$again" ] || printf '\nfailed beside others, and ran again alone:%s\n' "$again"
 if [ ${#failed[@]} -gt 0 ]; then
   printf '\nfailed: %s\n' "$(IFS=,; echo "${failed[*]}")"
   exit 1

@@ -101,6 +101,34 @@ async def hears_nobody(master: Server) -> bool:
     return b"connected_slaves:0" in info
 
 
+async def test_a_repeat_over_another_connection_is_acknowledged_no_sooner(
+    pair: tuple[Server, Server],
+):
+    """WAIT waits for what its own connection wrote, and a repeat has nothing of its own to write."""
+    master, replica = pair
+    async with master.client() as one, master.client() as another:
+        first, second = (
+            BookingQueue(client, LIMITS, acknowledge=Acknowledge(replicas=1))
+            for client in (one, another)
+        )
+        held = await at_last(lambda: joined(first, "held"))
+        # The event is listed by both, which is a write of its own.
+        await at_last(lambda: joined(second, "other"))
+        await at_last(lambda: second.cancel(held.item_id, "held", "no", "user:held"))
+        replica.pause()
+        with pytest.raises(EngineUnavailable, match="0 replicas have it"):
+            await first.join(EVENT, [a_join("ann")])
+        repeats = (
+            lambda: second.join(EVENT, [a_join("ann")]),
+            lambda: second.cancel(held.item_id, "held", "no", "user:held"),
+        )
+        for repeat in repeats:
+            with pytest.raises(EngineUnavailable, match="0 replicas have it"):
+                await repeat()
+        replica.resume()
+        assert (await at_last(lambda: joined(second, "ann"))).already_queued
+
+
 async def test_a_replica_that_lags_makes_it_unavailable_and_the_place_is_found_again(
     pair: tuple[Server, Server],
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,14 +26,20 @@ class Acknowledge:
         return self.aof or self.replicas > 0
 
     @property
-    def command(self) -> tuple[str | int, ...]:
-        """What to send behind the writes, on their connection: it waits for all before it."""
-        if self.aof:
-            return ("WAITAOF", 1, self.replicas, _TIMEOUT_MS)
-        return ("WAIT", self.replicas, _TIMEOUT_MS)
+    def commands(self) -> Sequence[tuple[str | int, ...]]:
+        """What to send behind the writes, on their connection; the last one's answer counts.
+
+        Replicas say once a second what they have on disk, but at once when WAIT asks them.
+        """
+        if not self.aof:
+            return [("WAIT", self.replicas, _TIMEOUT_MS)]
+        if not self.replicas:
+            return [("WAITAOF", 1, 0, _TIMEOUT_MS)]
+        half = _TIMEOUT_MS // 2
+        return [("WAIT", self.replicas, half), ("WAITAOF", 1, self.replicas, half)]
 
     def shortfall(self, answer: Any) -> str | None:
-        """What is missing by the command's answer, which may be an error; None if nothing is."""
+        """What is missing by the last command's answer, maybe an error; None if nothing is."""
         if isinstance(answer, Exception):
             return f"whether it is kept safely is unknown: {answer}"
         local, replicas = answer if self.aof else (1, answer)

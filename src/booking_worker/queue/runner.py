@@ -206,7 +206,8 @@ class Lane(ABC):
     async def _pipeline(self, commands: list[tuple[Word, ...]]) -> list[Any]:
         if not self._acknowledge.waits:
             return await self._execute(commands)
-        *answers, kept = await self._execute([*commands, self._acknowledge.command])
+        told = await self._execute([*commands, *self._acknowledge.commands])
+        answers, kept = told[: len(commands)], told[-1]
         if missing := self._acknowledge.shortfall(kept):
             error = unavailable(missing)
             return [each if isinstance(each, Exception) else error for each in answers]

@@ -14,10 +14,10 @@ def test_by_default_nothing_is_waited_for():
     assert Acknowledge(aof=True).waits
 
 
-def test_the_command():
-    assert Acknowledge(replicas=2).command == ("WAIT", 2, 800)
-    assert Acknowledge(replicas=2, aof=True).command == ("WAITAOF", 1, 2, 800)
-    assert Acknowledge(aof=True).command == ("WAITAOF", 1, 0, 800)
+def test_the_commands():
+    assert Acknowledge(replicas=2).commands == [("WAIT", 2, 800)]
+    assert Acknowledge(replicas=2, aof=True).commands == [("WAIT", 2, 400), ("WAITAOF", 1, 2, 400)]
+    assert Acknowledge(aof=True).commands == [("WAITAOF", 1, 0, 800)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@
 -- ERRORS  NOT_FOUND NOT_YOURS WRONG_STATUS
 --
 -- @include task
+-- @include repeated
 
 local item = any_item(item_id)
 if not item then return { err = 'NOT_FOUND' } end
@@ -27,7 +28,9 @@ if item.status == 'awaiting_payment' and now < more.pay_by then
   save(item_id, item)
 elseif item.status == 'awaiting_payment' or item.status == 'releasing' then
   return { err = 'WRONG_STATUS ' .. (more.target or 'expired') }
-elseif item.status ~= 'confirming' and item.status ~= 'completed' then
+elseif item.status == 'confirming' or item.status == 'completed' then
+  repeated()
+else
   return { err = 'WRONG_STATUS ' .. item.status }
 end
 commit()

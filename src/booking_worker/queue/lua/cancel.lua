@@ -10,6 +10,7 @@
 -- ERRORS  NOT_FOUND NOT_YOURS WRONG_STATUS
 --
 -- @include task
+-- @include repeated
 
 local item = any_item(item_id)
 if not item then return { err = 'NOT_FOUND' } end
@@ -25,7 +26,10 @@ elseif item.status == 'awaiting_payment' then
   save(item_id, item)
 elseif item.status == 'releasing' then
   if item.more.target ~= 'cancelled' then return { err = 'WRONG_STATUS expired' } end
-elseif item.status ~= 'cancelled' then
+  repeated()
+elseif item.status == 'cancelled' then
+  repeated()
+else
   return { err = 'WRONG_STATUS ' .. item.status }
 end
 commit()

@@ -17,6 +17,7 @@
 --
 -- @include engine
 -- @include record
+-- @include repeated
 -- @include change
 -- @include wake
 
@@ -31,7 +32,7 @@ local waiting = redis.call('ZCARD', positions)
 local deadline = now + queue_timeout_ms
 
 local answers, records, ranks, arrivals, deadlines, places = {}, {}, {}, {}, {}, {}
-local new_places, new_keys, new_positions = {}, {}, {}
+local new_places, new_keys, new_positions, again = {}, {}, {}, false
 
 local function existing(id)
   if new_positions[id] then return { id, new_positions[id], 'waiting' } end
@@ -73,7 +74,7 @@ for at, join in ipairs(asked) do
   local answer, held = key ~= '' and by_key(user_id, key, digest), nil
   if not answer then answer, held = by_user(new_places[user_id] or places_of[at]) end
   if answer then
-    answers[at] = answer
+    answers[at], again = answer, again or type(answer) == 'table'
   elseif waiting >= max_size then
     answers[at] = 'QUEUE_FULL'
   else
@@ -113,5 +114,7 @@ if #arrivals > 0 then
     wake()
   end
   publish_changes()
+elseif again then
+  repeated()
 end
 return answers

@@ -29,6 +29,27 @@ async def test_a_reserve_that_nobody_was_asked_for_is_back_at_its_place(
     assert (await stage.status()).admitted == 2
 
 
+async def test_a_breakers_trials_make_up_no_rate(stage: Stage, queue: BookingQueue, clock: Clock):
+    """Nobody is told a wait by admissions that were undone."""
+    await stage.join_many(2)
+    await stage.capacity(10)
+    (served,) = await stage.claim(1)
+    before = (await stage.status()).rate
+    for _ in range(5):
+        (lease,) = await stage.claim(1)
+        await queue.hand_back(lease, asked=False)
+    assert (await stage.status()).rate == before
+    await queue.hand_back(served, asked=True)  # goes on: it was admitted
+    assert (await stage.status()).rate == before
+    (again,) = await stage.claim(1)
+    assert again.item_id == served.item_id
+    await clock.advance(60_000)
+    (lease,) = await stage.claim(1)
+    await clock.advance(1_000)
+    await queue.hand_back(lease, asked=False)
+    assert 0 <= (await stage.status()).rate.weight < before.weight
+
+
 async def test_who_came_later_does_not_get_past(stage: Stage, queue: BookingQueue):
     lease = await stage.processing("ann")
     later = await stage.join_one("ben")

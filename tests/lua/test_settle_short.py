@@ -42,6 +42,7 @@ async def test_its_seats_are_nowhere_until_a_refresh(stage: Stage, queue: Bookin
     lease = await stage.processing(seats=9)
     await queue.settle_short(lease, "none are left")
     status = await stage.status()
+    assert status.rate.weight == 0  # nobody was served
     assert (status.capacity, status.total_seats, status.capacity_exact) == (1, 1, False)
     assert (status.processing, status.admitted, status.waiting) == (0, 0, 1)
     claimed = await stage.claimed()

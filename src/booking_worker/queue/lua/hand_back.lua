@@ -9,6 +9,7 @@
 -- ERRORS  FENCED
 --
 -- @include lease
+-- @include rate
 
 local item = leased_item()
 if not item then return FENCED end
@@ -17,6 +18,7 @@ local untouched = item.status == 'processing' and asked == 0
   and not (more.asked or more.attempts or more.crashes)
 if untouched then
   leave_processing(item, 'capacity')
+  count_admissions(-1)
 else
   more.asked = 1
   make_ready(item_id, item)

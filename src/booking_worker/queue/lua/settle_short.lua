@@ -6,10 +6,12 @@
 -- ERRORS  FENCED
 --
 -- @include lease
+-- @include rate
 
 local item = leased_item()
 if not item or item.status ~= 'processing' then return FENCED end
 leave_processing(item, nil)
+count_admissions(-1)
 if item.more.cancel then
   finish(item_id, item, 'cancelled', item.more.cancel)
 else

@@ -248,8 +248,7 @@ def _story_holds(found: Keys) -> list[str]:
             problems.append(f"{change} after {last.get(change.item_id)}")
         last[change.item_id] = change.after
         drawn = not change.before or change.after in TRANSITIONS[Status(change.before)]
-        discarded = change.before == change.after == Status.FAILED
-        if not drawn and not discarded:
+        if not drawn:
             problems.append(f"not in the state machine: {change}")
     now = {id_: item.status.value for id_, item in (found.items | found.results).items()}
     problems += [

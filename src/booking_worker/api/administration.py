@@ -108,8 +108,13 @@ class Administration:
         Raises:
             ItemNotFound, WrongStatus.
         """
-        validation.event_of_item(item_id)
-        await self._queue.discard(item_id, _actor(operator))
+        event_id = validation.event_of_item(item_id)
+        actor = _actor(operator)
+        why = (await self._queue.item(item_id)).message
+        await self._queue.discard(item_id, actor)
+        self._record(
+            {"who": actor, "did": "discard", "event_id": event_id, "item_id": item_id, "why": why}
+        )
 
     async def pause(self, event_id: str, reason: str, operator: str) -> None:
         """Admit nobody to an event, or to any when ``event_id`` is empty.

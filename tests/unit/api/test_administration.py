@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from booking_worker.api.administration import MOST_ITEMS_PER_PAGE, Administration
-from booking_worker.domain.errors import InvalidRequest, ItemNotFound
+from booking_worker.domain.errors import InvalidRequest, ItemNotFound, WrongStatus
 from booking_worker.domain.model import Join, Status, Task
 from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.api import LIMITS, on_one_engine
@@ -80,6 +80,26 @@ async def test_pauses_and_resumes_are_told_to_the_audit_log(queue: BookingQueue)
         {"who": "operator:kim", "did": "pause", "event_id": "", "why": "prices are wrong"},
         {"who": "operator:unnamed", "did": "resume", "event_id": "", "why": "prices are wrong"},
         {"who": "operator:eve", "did": "resume", "event_id": "e", "why": "flooded"},
+    ]
+
+
+async def test_a_discard_is_told_to_the_audit_log(queue: BookingQueue):
+    """It changes no status, so the feed does not tell of it."""
+    told: list[Mapping[str, Any]] = []
+    administration = Administration(queue, told.append)
+    (lease,) = (await queue.claim("e", "w", 1, frozenset({Task.RESERVE}))).leases
+    with pytest.raises(WrongStatus):
+        await administration.discard(lease.item_id, "kim")
+    await queue.settle_retry(lease, 0, "it is down")
+    await administration.discard(lease.item_id, "kim")
+    assert told == [
+        {
+            "who": "operator:kim",
+            "did": "discard",
+            "event_id": "e",
+            "item_id": lease.item_id,
+            "why": "it is down",
+        }
     ]
 
 

@@ -12,6 +12,6 @@ if item.status ~= 'failed' then return { err = 'WRONG_STATUS ' .. item.status } 
 redis.call('ZREM', dead, item_id)
 add('failed', -1)
 finish(item_id, item, 'failed', item.more.message)
+-- No change is told: it was failed, and it is. Who discards it writes that down.
 commit_books()
-publish_changes()
 return item.status

@@ -285,7 +285,7 @@ async def test_with_waitaof_a_join_that_a_replica_has_in_memory_alone_is_not_ack
 async def test_without_waitaof_it_is_and_dies_with_both():
     async with replicated("no") as (master, replica):
         async with joining(master, Acknowledge(replicas=1)) as is_acknowledged:
-            assert await is_acknowledged()
+            await wait_until(is_acknowledged)
         assert await replica.ask("DBSIZE")
         await replica.kill()
         await master.kill()
@@ -296,7 +296,7 @@ async def test_without_waitaof_it_is_and_dies_with_both():
 async def test_with_waitaof_an_acknowledged_join_survives_the_death_of_master_and_replica():
     async with replicated("yes") as (master, replica):
         async with joining(master, ON_DISKS) as is_acknowledged:
-            assert await is_acknowledged()
+            await wait_until(is_acknowledged)
         kept = await replica.ask("DBSIZE")
         await replica.kill()
         await master.kill()

@@ -76,12 +76,12 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "the first payment": (
         "ask_confirm",
-        "elseif item.status ~= 'confirming' and item.status ~= 'completed' then",
+        "elseif item.status == 'confirming' or item.status == 'completed' then",
         (
             "elseif item.status == 'confirming' then\n"
             "  more.payment_reference = payment_reference\n"
             "  save(item_id, item)\n"
-            "elseif item.status ~= 'completed' then"
+            "elseif item.status == 'completed' then"
         ),
     ),
     "a confirm's protection from expiry": (

@@ -177,9 +177,6 @@ class ClusterRunner:
         loop = asyncio.get_running_loop()
         at_once = call.hops == 0 and not isinstance(error, TryAgainError)
         pause = 0 if at_once else min(_PAUSE_SECONDS * (call.hops + 1), _LONGEST_PAUSE_SECONDS)
-        if loop.time() + pause >= call.until:
-            call.answer.set_exception(unavailable(error))
-            return
         call = call._replace(hops=call.hops + 1)
         if asking is None:
             loop.call_later(pause, self._dispatch, call)

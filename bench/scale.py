@@ -205,10 +205,9 @@ def run(scale: float) -> Report:
                         bytes_each = max(bytes_each, (memory(client) - before) / (waiting - filled))
                     filled = waiting
                     for count in PROCESSES:
-                        found = measure(directory, port, client, crowd, count)
                         # Those wait too who came while the row before was measured.
                         what = {"waiting": f"{crowd.came:,}", "events": events, "processes": count}
-                        rows.append(what | found)
+                        rows.append(what | measure(directory, port, client, crowd, count))
     return report(rows, bytes_each)
 
 

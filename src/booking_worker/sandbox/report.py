@@ -105,12 +105,14 @@ def report(
     verdict: Verdict,
 ) -> Report:
     """Put together what is known of a sale."""
-    ended = Counter(place.status for place in places)
+    # Who joins again after the end of a first place has another; the last is what became of them.
+    last = {buyer.item_id for buyer in buyers}
+    ended = Counter(place.status for place in places if place.item_id in last)
     histories = by_item(lines).values()
     return Report(
         buyers=len(buyers),
         tickets=tickets,
-        joined=len(places),
+        joined=ended.total(),
         admitted=sum(any(is_admission(line) for line in history) for history in histories),
         sold=ledger.sold,
         oversold=verdict.oversold,

@@ -282,11 +282,6 @@ def test_an_item_that_the_audit_log_never_heard_of_is_another_story(sale: Sale):
     assert promises(sale.verdict()) == {"one story"}
 
 
-def test_an_item_that_is_only_in_the_log_ends_too(sale: Sale):
-    sale.goes("e", 5, "waiting")
-    assert promises(sale.verdict()) == {"no loss"}
-
-
 def test_who_was_told_completed_has_the_booking(sale: Sale):
     sale.places[1] = Place("c", "user-c", "expired", heard="completed")
     assert promises(sale.verdict()) == {"one story"}

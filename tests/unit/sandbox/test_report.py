@@ -43,7 +43,9 @@ def test_a_report_adds_up_and_is_plain():
     ledger = LedgerAudit(4, 2, *[0] * 6, True, *[0] * 9)  # type: ignore[arg-type]
     buyers = [buyer(0.0, 1.0) for _ in range(8)]
     for one, place in zip(buyers, places, strict=False):
-        one.acknowledged.append(place.item_id)
+        one.acknowledged += ["an earlier one", place.item_id]
+        one.item_id = place.item_id
+    places.append(Place("an earlier one", "ann", "sold_out"))
     told = report(
         tickets=4,
         seed=3,

@@ -25,7 +25,7 @@ from booking_worker.domain.model import Joined
 from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.booking_queue import BookingQueue
-from booking_worker.queue.runner import NO_WAIT
+from booking_worker.queue.lane import NO_WAIT
 from tests.support.engines import engine_factories, engine_on, settings_of
 from tests.support.page_cache import pages_not_on_disk, why_not_told
 from tests.support.servers import HOST, Server, standalone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,9 +16,10 @@ from redis.exceptions import ResponseError
 
 from booking_worker.domain.model import Joined
 from booking_worker.proto import booking_worker_pb2 as pb
-from booking_worker.queue import keys, runner, scripts
+from booking_worker.queue import keys, lane, scripts
 from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.clients import cluster_client
+from tests.support.guards import switch_off
 from tests.support.queue_audit import problems_of
 from tests.support.rush import Rush
 from tests.support.servers import cluster
@@ -82,17 +84,28 @@ async def test_callers_see_it_without_the_reload(shop: Shop):
 def _forgetful(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Has the engine forget its scripts after every second command of a trip."""
     lengths: list[int] = []
-    own = runner.exchange
+    to_come: dict[Any, deque[bool]] = defaultdict(deque)
+    write, answer = lane._write, lane._answer
 
-    async def exchange(connection: Any, commands: Any) -> list[Any]:
+    def written(connection: Any, commands: Any) -> None:
         lengths.append(len(commands))
         sent = []
         for number, command in enumerate(commands):
             sent += [command, ("SCRIPT", "FLUSH")] if number % 2 else [command]
-        answers = await own(connection, sent)
-        return [answer for number, answer in enumerate(answers) if number % 3 != 2]
+            to_come[connection] += [True, False] if number % 2 else [True]
+        write(connection, sent)
 
-    monkeypatch.setattr(runner, "exchange", exchange)
+    async def answered(connection: Any) -> Any:
+        kept = to_come[connection]
+        told = await answer(connection)
+        kept.popleft()
+        while kept and not kept[0]:
+            await answer(connection)
+            kept.popleft()
+        return told
+
+    monkeypatch.setattr(lane, "_write", written)
+    monkeypatch.setattr(lane, "_answer", answered)
     return lengths
 
 
@@ -125,10 +138,7 @@ async def test_in_the_midst_of_a_pipeline_calls_fail_without_the_reload(
     await join_all_at_once(queue, 2)
     _forgetful(monkeypatch)
 
-    async def send(calls: Any) -> Any:
-        return await queue._runner._pipeline([call.words() for call in calls])
-
-    monkeypatch.setattr(queue._runner, "_send", send)
+    switch_off(("the reload of scripts",), monkeypatch.setattr)
     outcomes = await join_all_at_once(queue, 60)
     assert any(isinstance(outcome, ResponseError) for outcome in outcomes)
 

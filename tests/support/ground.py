@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from booking_worker.queue import lane
+from booking_worker.queue.lane import Call, Lane
 from booking_worker.queue.routing import ClusterRunner
-from booking_worker.queue.runner import Call, Lane, ScriptRunner
+from booking_worker.queue.runner import ScriptRunner
 from booking_worker.queue.scripts import Script
 
 
@@ -39,25 +41,26 @@ class Ground:
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Count the trips from now on."""
-        travel = Lane._travel
-
-        async def watched(lane: Lane, calls: list[Call]) -> None:
-            self.trips.append(len(calls))
-            self.at_once = max(self.at_once, len(lane._trips))
-            await travel(lane, calls)
-
-        monkeypatch.setattr(Lane, "_travel", watched)
-
-    def hold(self, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-        """From now on nothing is sent before the event is set."""
-        goes_on = asyncio.Event()
         send = Lane._send
 
-        async def held(lane: Lane, calls: Any) -> Any:
-            await goes_on.wait()
-            return await send(lane, calls)
+        def watched(self_: Lane, connection: Any, calls: Sequence[Call], **how: bool) -> None:
+            if not how:
+                self.trips.append(len(calls))
+            send(self_, connection, calls, **how)
+            self.at_once = max(self.at_once, len(self_._under_way))
 
-        monkeypatch.setattr(Lane, "_send", held)
+        monkeypatch.setattr(Lane, "_send", watched)
+
+    def hold(self, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+        """From now on no answer is read before the event is set."""
+        goes_on = asyncio.Event()
+        answer = lane._answer
+
+        async def held(connection: Any) -> Any:
+            await goes_on.wait()
+            return await answer(connection)
+
+        monkeypatch.setattr(lane, "_answer", held)
         return goes_on
 
     def run(self, script: Script, keys: list[str], args: list[Any]) -> asyncio.Future[Any]:

@@ -20,8 +20,8 @@ from booking_worker.domain.model import Layout
 from booking_worker.peers.booking import BookingClient
 from booking_worker.peers.breaker import Breaker
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.queue.lane import Lane
 from booking_worker.queue.lock import TTL_SECONDS, Redlock, Vote
-from booking_worker.queue.runner import Lane
 from booking_worker.worker.assignment import Assignment, Outcome
 from booking_worker.worker.opening import Opening
 from booking_worker.worker.recall import Recall
@@ -174,10 +174,12 @@ def _without_breaker(patch: Patch) -> None:
 
 
 def _without_script_reload(patch: Patch) -> None:
-    async def send(self: Lane, calls: Any) -> Any:
-        return await self._pipeline([call.words() for call in calls])
+    arrived = Lane._arrived
 
-    patch(Lane, "_send", send)
+    def told(self: Lane, connection: Any, trip: Any, answers: Any) -> None:
+        arrived(self, connection, trip._replace(in_full=True), answers)
+
+    patch(Lane, "_arrived", told)
 
 
 def _without_sweep(patch: Patch) -> None:

@@ -68,7 +68,7 @@ class Operations:
         self._live_slots = live_slots
         self._record = record
         self._sleep = sleep
-        self._places: Coalescer[str, Place | None] = Coalescer(queue.positions)
+        self._places: Coalescer[str, Place | None] = Coalescer(queue.ask_positions)
         self._rates = Rates(queue.status)
         self._refused = metrics.joins.labels("refused")
 

@@ -12,6 +12,7 @@ from booking_worker.domain.model import Join, Joined
 from booking_worker.intake.intake import Intake
 from booking_worker.queue.batching import Coalescer
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.queue.lane import Reading, Taker
 from booking_worker.telemetry.metrics import Metrics
 
 
@@ -21,7 +22,7 @@ class DirectIntake(Intake):
     def __init__(self, queue: BookingQueue, metrics: Metrics) -> None:
         self._queue = queue
         self._metrics = metrics
-        self._joins: Coalescer[Join, Joined] = Coalescer(self._join)
+        self._joins: Coalescer[Join, Joined] = Coalescer(self._ask)
 
     @override
     async def start(self) -> None:
@@ -42,9 +43,11 @@ class DirectIntake(Intake):
     ) -> asyncio.Future[list[Joined | BookingWorkerError]]:
         return self._joins.ask_many(event_id, joins)
 
-    async def _join(
-        self, event_id: str, joins: Sequence[Join]
+    def _ask(self, event_id: str, joins: Sequence[Join], taker: Taker, until: float) -> None:
+        self._queue.ask_to_join(event_id, joins, Reading(taker, self._counted), until)
+
+    def _counted(
+        self, outcomes: list[Joined | BookingWorkerError]
     ) -> list[Joined | BookingWorkerError]:
-        outcomes = await self._queue.join(event_id, joins)
         self._metrics.count_joins(outcomes)
         return outcomes

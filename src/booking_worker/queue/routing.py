@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import AbstractConnection
 from redis.cluster import PRIMARY
 from redis.exceptions import (
     AskError,
@@ -26,24 +27,23 @@ from redis.exceptions import (
 from typing_extensions import override
 
 from booking_worker.queue.acknowledge import Acknowledge
-from booking_worker.queue.runner import (
+from booking_worker.queue.lane import (
     NO_WAIT,
     PATIENCE_SECONDS,
     Call,
     Lane,
-    ScriptRunner,
+    Taker,
     Word,
-    exchange,
     new_call,
     unavailable,
 )
+from booking_worker.queue.runner import ScriptRunner
 from booking_worker.queue.scripts import Script
 
 _PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.05
 _BETWEEN_LOOKS_SECONDS: Final = 0.2
 _ANY_KEY: Final = ""
-_ASKING: Final[tuple[Word, ...]] = ("ASKING",)
 
 
 def runner_for(
@@ -73,15 +73,26 @@ class ClusterRunner:
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> asyncio.Future[Any]:
         """As :meth:`ScriptRunner.run`; the keys must be of one slot."""
-        return self._new(new_call(script, keys, args))
+        call, answer = new_call(script, keys, args)
+        self._dispatch(call)
+        return answer
+
+    def run_for(
+        self,
+        taker: Taker,
+        until: float,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Word],
+    ) -> None:
+        """As :meth:`ScriptRunner.run_for`; the keys must be of one slot."""
+        self._dispatch(Call(script, keys, args, until, taker))
 
     def command(self, key: str, *words: Word) -> asyncio.Future[Any]:
         """As :meth:`ScriptRunner.command`."""
-        return self._new(new_call(None, (key,), words))
-
-    def _new(self, call: Call) -> asyncio.Future[Any]:
+        call, answer = new_call(None, (key,), words)
         self._dispatch(call)
-        return call.answer
+        return answer
 
     def _dispatch(self, call: Call) -> None:
         try:
@@ -191,13 +202,12 @@ class _NodeLane(Lane):
     def __init__(
         self, cluster: ClusterRunner, node: ClusterNode, acknowledge: Acknowledge, *, asking: bool
     ) -> None:
-        super().__init__(acknowledge)
+        super().__init__(acknowledge, before=[("ASKING",)] if asking else [])
         self.node = node
         self._cluster = cluster
-        self._asking = asking
 
     @override
-    def _broke(self, calls: list[Call], error: Exception) -> None:
+    def _broke(self, calls: Sequence[Call], error: Exception) -> None:
         super()._broke(calls, error)
         self._cluster.look()
 
@@ -218,13 +228,7 @@ class _NodeLane(Lane):
                 self._cluster.look()
 
     @override
-    async def _execute(self, commands: list[tuple[Word, ...]]) -> list[Any]:
-        if not self._asking:
-            return await self._exchange(commands)
-        answers = await self._exchange([each for one in commands for each in (_ASKING, one)])
-        return answers[1::2]
-
-    async def _exchange(self, commands: list[tuple[Word, ...]]) -> list[Any]:
+    async def _borrow(self) -> AbstractConnection:
         connection = self.node.acquire_connection()
         try:
             # The other end may have closed it while it was free, as a client of one server checks.
@@ -233,12 +237,18 @@ class _NodeLane(Lane):
             )
             if stale:
                 await connection.disconnect()
-            return await exchange(connection, commands)
-        finally:
-            if not self._cluster.knows(self.node):
-                # Dropped from the layout meanwhile: closing the client would not close it.
-                await connection.disconnect(nowait=True)
-            self.node.release(connection)
+            await connection.connect()
+        except BaseException:
+            await self._give_back(connection)
+            raise
+        return connection
+
+    @override
+    async def _give_back(self, connection: AbstractConnection) -> None:
+        if not self._cluster.knows(self.node):
+            # Dropped from the layout meanwhile: closing the client would not close it.
+            await connection.disconnect(nowait=True)
+        self.node.release(connection)  # type: ignore[arg-type]  # it is what the node gave
 
 
 def _too_late(call: Call) -> None:

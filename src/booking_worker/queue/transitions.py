@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -22,8 +23,10 @@ from booking_worker.domain.errors import (
 from booking_worker.domain.model import Layout, Status
 from booking_worker.queue import keys, scripts
 from booking_worker.queue.acknowledge import Acknowledge
-from booking_worker.queue.routing import runner_for
-from booking_worker.queue.runner import NO_WAIT
+from booking_worker.queue.lane import NO_WAIT, Taker
+from booking_worker.queue.routing import ClusterRunner, runner_for
+from booking_worker.queue.runner import ScriptRunner
+from booking_worker.queue.scripts import Script
 
 _TOLD: Final = frozenset(
     {"list_event", "join", "cancel", "ask_confirm", "requeue", "discard", "pause", "resume"}
@@ -74,6 +77,7 @@ class Transitions:
             # Ways of their own: while replicas are away, the work and the positions go on.
             self._told = runner_for(client, acknowledge)
         self._remembered: dict[str, float] = {}
+        self._joining: set[asyncio.Task[None]] = set()
         self.layout: Layout | None = None
         """The record of the layout as it was read last; None: not yet."""
         self._scripts = {name: scripts.load(name, script_overrides) for name in scripts.names()}
@@ -90,17 +94,44 @@ class Transitions:
         Arguments go by the names in its header; what is not given comes from the limits.
         ``values`` are those of the argument of the kind "each", if it has one.
         """
+        try:
+            return await self._way(name).run(*self._call(name, event_id, values, arguments))
+        except ResponseError as error:
+            raise _our_error(error, arguments) from error
+
+    def _run_for(
+        self,
+        taker: Taker,
+        until: float,
+        name: str,
+        event_id: str,
+        *values: str | bytes | int,
+        **arguments: str | bytes | int,
+    ) -> None:
+        """As :meth:`_run`, for a script without errors: ``taker`` is told, ``until`` when it ends.
+
+        It leaves before this returns if it is large, and the taker hears the answer at once: a
+        turn of a busy event loop takes as long as the engine takes for hundreds of joins.
+        """
+        self._way(name).run_for(taker, until, *self._call(name, event_id, values, arguments))
+
+    def _way(self, name: str) -> ScriptRunner | ClusterRunner:
+        return self._told if name in _TOLD else self._runner
+
+    def _call(
+        self,
+        name: str,
+        event_id: str,
+        values: Sequence[str | bytes | int],
+        arguments: dict[str, str | bytes | int],
+    ) -> tuple[Script, list[str], list[str | bytes | int]]:
         script = self._scripts[name]
         named = keys.of_event(event_id)
         given = self._given | arguments
         given["event_id"] = event_id
         args = [given[arg] for arg in (script.args[:-1] if script.each else script.args)]
         args.extend(values)
-        runner = self._told if name in _TOLD else self._runner
-        try:
-            return await runner.run(script, [named[key] for key in script.keys], args)
-        except ResponseError as error:
-            raise _our_error(error, arguments) from error
+        return script, [named[key] for key in script.keys], args
 
     async def _remember(self, event_id: str, *, anew: bool = False) -> None:
         """List the event among those that have a line: before its first join, and now and then.
@@ -109,10 +140,13 @@ class Transitions:
         says that the engine may have lost it.
         """
         now = time.monotonic()
-        listed_at = self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS)
-        if anew or now - listed_at >= _REMEMBER_EVENT_SECONDS:
+        if anew or not self._is_remembered(event_id):
             await self._run("list_event", event_id)
             self._remembered[event_id] = now
+
+    def _is_remembered(self, event_id: str) -> bool:
+        listed_at = self._remembered.get(event_id, -_REMEMBER_EVENT_SECONDS)
+        return time.monotonic() - listed_at < _REMEMBER_EVENT_SECONDS
 
     def _listed_lately(self) -> set[str]:
         """The events that were listed from here so lately that the next join would not do it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, NamedTuple, TypeAlias
 
 import msgpack
@@ -12,6 +12,7 @@ from booking_worker.domain.errors import Fenced
 from booking_worker.domain.model import Held, Lease, Status, Task
 from booking_worker.queue import records
 from booking_worker.queue.batching import Coalescer
+from booking_worker.queue.lane import Reading, Taker
 from booking_worker.queue.transitions import Transitions
 
 
@@ -146,7 +147,9 @@ class Work(Transitions):
     def _holds(self) -> Coalescer[_NewHold, Status]:
         return Coalescer(self._keep_holds, most=_HOLDS_AT_ONCE)
 
-    async def _keep_holds(self, _line: str, holds: Sequence[_NewHold]) -> list[Status | Fenced]:
+    def _keep_holds(
+        self, _line: str, holds: Sequence[_NewHold], taker: Taker, until: float
+    ) -> None:
         """One outcome for each, in order; all are of one event and one worker."""
         longest = self._limits.payment_timeout_ms
         packed = msgpack.packb(
@@ -164,13 +167,10 @@ class Work(Transitions):
             use_bin_type=False,
         )
         first = holds[0][0]
-        answers = await self._run(
-            "settle_held", first.event_id, holds=packed, actor=f"worker:{first.worker_id}"
-        )
-        return [
-            Fenced(lease.item_id, lease.token) if answer == b"FENCED" else Status(answer.decode())
-            for (lease, _), answer in zip(holds, answers, strict=True)
-        ]
+        self._run_for(
+            Reading(taker, partial(_kept, holds)), until,
+            "settle_held", first.event_id, holds=packed, actor=f"worker:{first.worker_id}",
+        )  # fmt: skip
 
     async def settle_rejected(self, lease: Lease, message: str) -> Status:
         """Refused for good: ``rejected``, and the seats go to the next in line."""
@@ -248,3 +248,10 @@ class Work(Transitions):
         """
         waiting: int = await self._run("sell_out", event_id, limit=limit, goes_on=int(goes_on))
         return None if waiting < 0 else waiting
+
+
+def _kept(holds: Sequence[_NewHold], answers: Sequence[bytes]) -> list[Status | Fenced]:
+    return [
+        Fenced(lease.item_id, lease.token) if answer == b"FENCED" else Status(answer.decode())
+        for (lease, _), answer in zip(holds, answers, strict=True)
+    ]

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
 
 from booking_worker.domain.errors import EngineUnavailable, QueueFull
 from booking_worker.queue.batching import Coalescer
-from booking_worker.queue.runner import PATIENCE_SECONDS
+from booking_worker.queue.lane import PATIENCE_SECONDS, Taker
 
 
 class Engine:
@@ -24,7 +24,11 @@ class Engine:
         if opened:
             self.gate.set()
 
-    async def send(self, event_id: str, questions: Sequence[int]) -> list[int]:
+    def send(self, event_id: str, questions: Sequence[int], taker: Taker, until: float) -> None:
+        """As the queue does: the taker is told by somebody else's task."""
+        tell_later(self._answer(event_id, questions), taker)
+
+    async def _answer(self, event_id: str, questions: Sequence[int]) -> list[int]:
         self.sent.append((event_id, list(questions)))
         self.under_way += 1
         self.most_under_way[event_id] = max(
@@ -40,6 +44,30 @@ class Engine:
 
     def _open(self) -> list[str]:
         return [event_id for event_id, _ in self.sent[-self.under_way :]]
+
+
+def tell_later(answer: Coroutine[Any, Any, Any], taker: Taker) -> None:
+    """Tell the taker what comes of it."""
+
+    def told(task: asyncio.Task[Any]) -> None:
+        if task.cancelled():
+            taker.cancel()
+        elif error := task.exception():
+            assert isinstance(error, Exception)
+            taker.set_exception(error)
+        elif not taker.done():
+            taker.set_result(task.result())
+
+    asyncio.create_task(answer).add_done_callback(told)
+
+
+def sent_by(answer: Callable[[Sequence[int]], Any]) -> Callable[..., None]:
+    """A way to send that answers at once."""
+
+    def send(_event_id: str, questions: Sequence[int], taker: Taker, until: float) -> None:
+        taker.set_result(answer(questions))
+
+    return send
 
 
 async def turn() -> None:
@@ -58,10 +86,9 @@ async def test_one_question_is_answered():
 async def test_an_answer_that_is_an_error_is_raised_to_one_and_told_to_many():
     full = QueueFull("e", 1)
 
-    async def send(_event_id: str, questions: Sequence[int]) -> list[int | QueueFull]:
-        return [full if question < 0 else question for question in questions]
-
-    coalescer: Coalescer[int, int] = Coalescer(send)
+    coalescer: Coalescer[int, int] = Coalescer(
+        sent_by(lambda questions: [full if one < 0 else one for one in questions])
+    )
     one, refused = coalescer.ask("e", 1), coalescer.ask("e", -2)
     many = coalescer.ask_many("e", [3, -4])
     assert await one == 1
@@ -99,6 +126,52 @@ async def test_no_call_has_more_than_the_most():
     answers = await asyncio.gather(*(coalescer.ask("e", n) for n in range(7)))
     assert answers == [n * 10 for n in range(7)]
     assert [len(questions) for _, questions in engine.sent] == [3, 3, 1]
+
+
+async def test_many_leave_behind_the_call_before_and_few_wait_for_it():
+    """So the engine has work while answers are given out; it still hears them in their order."""
+    engine = Engine(opened=False)
+    coalescer = Coalescer(engine.send)
+    asked = [coalescer.ask("e", 0)]
+    await turn()
+    asked += [coalescer.ask("e", n) for n in range(1, 64)]
+    await turn()
+    assert [len(questions) for _, questions in engine.sent] == [1]
+    asked.append(coalescer.ask("e", 64))
+    asked += [coalescer.ask("e", n) for n in range(65, 200)]
+    await turn()
+    assert [len(questions) for _, questions in engine.sent] == [1, 64]
+    engine.gate.set()
+    assert await asyncio.gather(*asked) == [n * 10 for n in range(200)]
+    assert [n for _, questions in engine.sent for n in questions] == list(range(200))
+    assert engine.most_under_way == {"e": 2}
+
+
+async def test_the_next_call_leaves_before_the_answers_are_given_out():
+    told: list[int] = []
+    takers: list[Taker] = []
+
+    def send(_event_id: str, questions: Sequence[int], taker: Taker, until: float) -> None:
+        told.append(sum(one.done() for one in asked))
+        takers.append(taker)
+
+    coalescer: Coalescer[int, int] = Coalescer(send)
+    asked = [coalescer.ask("e", 1)]
+    await turn()
+    asked.append(coalescer.ask("e", 2))
+    takers[0].set_result([1])
+    assert told == [0, 0]
+    assert asked[0].result() == 1
+
+
+async def test_what_cannot_be_sent_is_told():
+    def broken(_event_id: str, questions: Sequence[int], taker: Taker, until: float) -> None:
+        raise ValueError("odd")
+
+    coalescer: Coalescer[int, int] = Coalescer(broken)
+    with pytest.raises(ValueError, match="odd"):
+        await coalescer.ask("e", 1)
+    await coalescer.drain()
 
 
 async def test_events_do_not_wait_for_each_other():
@@ -165,33 +238,29 @@ async def test_an_engine_that_is_away_is_told_to_those_who_came_meanwhile_too():
 
 async def test_the_wait_for_the_batch_before_counts():
     """Else the answers to two slow calls, one after the other, would take as long as both."""
-    answers = asyncio.Event()
+    takers: list[Taker] = []
 
-    async def send(_event_id: str, questions: Sequence[int]) -> Sequence[int]:
-        await (answers if questions == [1] else asyncio.Event()).wait()
-        return questions
+    def send(_event_id: str, questions: Sequence[int], taker: Taker, until: float) -> None:
+        takers.append(taker)
 
     coalescer: Coalescer[int, int] = Coalescer(send)
     first = coalescer.ask("e", 1)
     await turn()
     second = coalescer.ask("e", 2)
     coalescer._lines["e"].asked_at[0] -= PATIENCE_SECONDS
-    answers.set()
+    takers[0].set_result([1])
     assert await first == 1
     with pytest.raises(EngineUnavailable, match=r"within 1\.8 s"):
         await second
+    assert takers[1].done()
 
 
 async def test_answers_that_are_too_few_are_an_error_for_all():
-    async def forgetful(_event_id: str, questions: Sequence[int]) -> list[int]:
-        return list(questions[1:])
-
-    coalescer = Coalescer(forgetful)
+    coalescer: Coalescer[int, int] = Coalescer(sent_by(lambda questions: questions[1:]))
     outcomes = await asyncio.gather(
         coalescer.ask("e", 1), coalescer.ask("e", 2), return_exceptions=True
     )
-    assert outcomes[0] == 2
-    assert isinstance(outcomes[1], ValueError)
+    assert [type(outcome) for outcome in outcomes] == [ValueError] * 2
 
 
 async def test_who_leaves_before_the_call_is_not_in_it():

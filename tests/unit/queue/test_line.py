@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from booking_worker.domain.errors import (
 from booking_worker.domain.model import Join, Joined, Status
 from booking_worker.queue import keys
 from booking_worker.queue.booking_queue import BookingQueue
+from booking_worker.queue.lane import PATIENCE_SECONDS
 from tests.support.queue_fixtures import queue_engine as engine
 from tests.support.stage import EVENT, Stage, a_join, nowhere
 
@@ -73,6 +75,48 @@ async def test_a_join_that_cannot_be_remembered_is_not_taken():
 async def test_no_engine_no_positions():
     with pytest.raises(EngineUnavailable):
         await nowhere().positions(EVENT, [a_join().item_id])
+
+
+def until() -> float:
+    return asyncio.get_running_loop().time() + PATIENCE_SECONDS
+
+
+async def test_on_the_shortest_way_the_first_join_lists_its_event_too(
+    stage: Stage, queue: BookingQueue
+):
+    for position, user in enumerate(("ann", "bob"), 1):
+        taker: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        queue.ask_to_join(EVENT, [a_join(user)], taker, until())
+        assert [one.position for one in await taker] == [position]
+    assert await stage.client.zrange(keys.EVENTS, 0, -1) == [EVENT.encode()]
+
+
+async def test_the_first_join_on_the_shortest_way_hears_of_an_engine_that_is_away():
+    queue = nowhere()
+    taker: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    queue.ask_to_join(EVENT, [a_join()], taker, until())
+    with pytest.raises(EngineUnavailable):
+        await taker
+    queue.ask_to_join(EVENT, [a_join()], taker, until())  # who needs it no more is not told
+    await asyncio.gather(*queue._joining)
+
+
+async def test_what_is_told_to_nobody_takes_effect_all_the_same(stage: Stage, queue: BookingQueue):
+    taker: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    taker.cancel()
+    queue.ask_to_join(EVENT, [a_join()], taker, until())
+    await asyncio.gather(*queue._joining)
+    assert (await queue.status(EVENT)).waiting == 1
+
+
+async def test_a_first_join_that_is_cancelled_cancels_its_taker(queue: BookingQueue):
+    taker: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    queue.ask_to_join(EVENT, [a_join()], taker, until())
+    (joining,) = queue._joining
+    await asyncio.sleep(0)
+    joining.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taker
 
 
 async def test_no_item_no_event_no_question():

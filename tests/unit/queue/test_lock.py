@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 from redis.asyncio import Redis
 
-from booking_worker.queue import keys, lock
+from booking_worker.queue import keys, lane, lock
 from booking_worker.queue.lock import TTL_SECONDS, Redlock
 from tests.support.engines import FIRST_ENGINE
 from tests.support.servers import Server, standalone
@@ -191,6 +191,6 @@ async def test_what_is_no_nodes_trouble_is_raised(
     async def broken(*_: object) -> None:
         raise ValueError("a defect")
 
-    monkeypatch.setattr(one._nodes[0], "_send", broken)
+    monkeypatch.setattr(lane, "_answer", broken)
     with pytest.raises(ValueError, match="a defect"):
         await has(one)

@@ -12,9 +12,10 @@ from redis.exceptions import ConnectionError as EngineConnectionError
 from redis.exceptions import ResponseError
 
 from booking_worker.domain.errors import EngineUnavailable
-from booking_worker.queue import routing
+from booking_worker.queue import lane
+from booking_worker.queue.lane import Lane
 from booking_worker.queue.routing import ClusterRunner, runner_for
-from booking_worker.queue.runner import Lane, ScriptRunner
+from booking_worker.queue.runner import ScriptRunner
 from tests.support.clients import cluster_client, follows
 from tests.support.ground import COUNT, ECHO, FAIL, script
 from tests.support.servers import HOST, NODE_TIMEOUT_MS, Cluster, Server, cluster, free_port
@@ -47,13 +48,14 @@ def runner(client: RedisCluster) -> ClusterRunner:
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
-    travel = Lane._travel
+    send = Lane._send
 
-    async def watched(lane: Lane, calls: Any) -> None:
-        counted.append(len(calls))
-        await travel(lane, calls)
+    def watched(self: Lane, connection: Any, calls: Any, **how: bool) -> None:
+        if not how:
+            counted.append(len(calls))
+        send(self, connection, calls, **how)
 
-    monkeypatch.setattr(Lane, "_travel", watched)
+    monkeypatch.setattr(Lane, "_send", watched)
     return counted
 
 
@@ -190,14 +192,14 @@ async def test_what_may_have_run_is_not_sent_again(
     runner: ClusterRunner, monkeypatch: pytest.MonkeyPatch
 ):
     assert await runner.run(COUNT, ["n"], []) == 1
-    exchange = routing.exchange
+    answer = lane._answer
 
-    async def lost(connection: Any, commands: Any) -> Any:
-        await exchange(connection, commands)
+    async def lost(connection: Any) -> Any:
+        await answer(connection)
         raise EngineConnectionError("cut")
 
     with monkeypatch.context() as cut:
-        cut.setattr(routing, "exchange", lost)
+        cut.setattr(lane, "_answer", lost)
         with pytest.raises(EngineUnavailable, match="cut"):
             await runner.run(COUNT, ["n"], [])
     assert await runner.run(COUNT, ["n"], []) == 3
@@ -218,16 +220,16 @@ async def test_a_node_that_is_dropped_meanwhile_keeps_no_connection(
     await runner.run(COUNT, ["n"], [])
     nodes = client.nodes_manager
     dropped = nodes.get_node_from_slot(client.keyslot("n"))
-    exchange = routing.exchange
+    answer = lane._answer
 
-    async def meanwhile_dropped(connection: Any, commands: Any) -> Any:
+    async def meanwhile_dropped(connection: Any) -> Any:
         nodes.nodes_cache.pop(dropped.name, None)
-        return await exchange(connection, commands)
+        return await answer(connection)
 
     with monkeypatch.context() as patch:
-        patch.setattr(routing, "exchange", meanwhile_dropped)
+        patch.setattr(lane, "_answer", meanwhile_dropped)
         assert await runner.run(COUNT, ["n"], []) == 2
-    assert [one.is_connected for one in dropped._connections] == [False]
+    await wait_until(lambda: [one.is_connected for one in dropped._connections] == [False])
 
 
 async def test_what_a_dead_node_has_is_not_available_and_the_rest_is(

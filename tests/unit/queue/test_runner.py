@@ -15,10 +15,10 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.engine.embedded import EmbeddedEngine
-from booking_worker.queue import runner
+from booking_worker.queue import lane
 from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.routing import ClusterRunner
-from booking_worker.queue.runner import Lane, ScriptRunner
+from booking_worker.queue.runner import ScriptRunner
 from booking_worker.queue.scripts import Script
 from tests.support.clients import cluster_client, follows
 from tests.support.engines import EngineFactory
@@ -165,15 +165,15 @@ async def test_who_gives_up_on_the_way_disturbs_nobody(
     ground: Ground, monkeypatch: pytest.MonkeyPatch, back: bool
 ):
     given_up = asyncio.Event()
-    send = Lane._send
+    answer = lane._answer
 
-    async def slowly(lane: Lane, calls: Any) -> Any:
+    async def slowly(connection: Any) -> Any:
         await given_up.wait()
         if not back:
             raise OSError("the connection broke")
-        return await send(lane, calls)
+        return await answer(connection)
 
-    monkeypatch.setattr(Lane, "_send", slowly)
+    monkeypatch.setattr(lane, "_answer", slowly)
     gone, stays = ground.run(COUNT, ["n"], []), ground.run(COUNT, ["n"], [])
     await wait_until(lambda: ground.trips)
     gone.cancel()
@@ -194,7 +194,7 @@ async def test_whose_time_is_over_takes_no_answer_from_anybody_else(
     await ground.run(ECHO, [], ["it is known where the key is"])
     told = ground.hold(monkeypatch)
     with monkeypatch.context() as hurried:
-        hurried.setattr(runner, "PATIENCE_SECONDS", patience)
+        hurried.setattr(lane, "PATIENCE_SECONDS", patience)
         late = ground.run(ECHO, [], ["late"])
     stays = ground.run(ECHO, [], ["a"])
     with pytest.raises(EngineUnavailable, match="in time"):
@@ -206,6 +206,7 @@ async def test_whose_time_is_over_takes_no_answer_from_anybody_else(
 
 async def test_after_a_trip_that_was_cancelled_before_it_began_others_leave(ground: Ground):
     await ground.run(ECHO, [], ["it is known where the key is"])
+    await wait_until(lambda: len(asyncio.all_tasks()) == 1)  # its connection is given back
     before = asyncio.all_tasks()
     answer = ground.run(COUNT, ["n"], [])
     (trip,) = asyncio.all_tasks() - before
@@ -216,10 +217,10 @@ async def test_after_a_trip_that_was_cancelled_before_it_began_others_leave(grou
 async def test_what_nobody_expects_reaches_who_asked(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ):
-    async def broken(lane: Lane, calls: Any) -> Any:
+    async def broken(connection: Any) -> Any:
         raise ValueError("a defect")
 
-    monkeypatch.setattr(Lane, "_send", broken)
+    monkeypatch.setattr(lane, "_answer", broken)
     for answer in (ground.run(ECHO, [], ["a"]), ground.run(ECHO, [], ["b"])):
         with pytest.raises(ValueError, match="a defect"):
             await answer
@@ -230,11 +231,11 @@ async def test_when_the_loop_is_closed_callers_are_cancelled(
 ):
     trips = []
 
-    async def never(lane: Lane, calls: Any) -> Any:
+    async def never(connection: Any) -> Any:
         trips.append(asyncio.current_task())
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Lane, "_send", never)
+    monkeypatch.setattr(lane, "_answer", never)
     answer = ground.run(ECHO, [], ["a"])
     await wait_until(lambda: trips)
     trips[0].cancel()
@@ -282,8 +283,8 @@ async def test_an_engine_that_takes_no_writes_is_not_available(
 )
 def test_what_redis_6_refuses(said: str):
     """It says so in the words of the script's error."""
-    assert runner._refuses(ResponseError(said))
-    assert not runner._refuses(ResponseError("NOT_FOUND"))
+    assert lane.refuses(ResponseError(said))
+    assert not lane.refuses(ResponseError("NOT_FOUND"))
 
 
 async def test_a_master_that_became_a_replica_is_looked_for_again():

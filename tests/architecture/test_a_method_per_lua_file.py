@@ -8,7 +8,7 @@ import pytest
 from tests.architecture.house import LUA, SOURCE
 
 SCRIPTS = sorted(path.stem for path in LUA.glob("*.lua"))
-RUNNERS = {"_run", "_run_status", "_settle"}
+RUNNERS = {"_run", "_run_for", "_run_status", "_settle"}
 """The ways in which a method of BookingQueue runs a script by its name."""
 
 

@@ -123,7 +123,7 @@ def _method_source(name: str) -> str:
     (source,) = (
         inspect.getsource(method)
         for _, method in inspect.getmembers(BookingQueue, inspect.isfunction)
-        if re.search(rf'_(?:run|run_status|settle)\(\s*"{name}"', inspect.getsource(method))
+        if re.search(rf'_(?:run|run_for|run_status|settle)\(\s*"{name}"', inspect.getsource(method))
     )
     if "_settle(" in source:
         source += inspect.getsource(BookingQueue._settle)

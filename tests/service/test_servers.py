@@ -82,24 +82,18 @@ async def test_reflection_tells_the_services_and_their_files(api: Api):
 
 @on_one_engine
 async def test_a_call_under_way_is_finished_and_a_new_one_is_turned_away(api: Api, monkeypatch):
-    gate = asyncio.Event()
-    positions = api.queue.positions
-
-    async def slow(*args):
-        await gate.wait()
-        return await positions(*args)
-
+    held = []
     item_id = await api.join()
-    monkeypatch.setattr(api.operations._places, "_send", slow)
+    monkeypatch.setattr(api.operations._places, "_send", lambda *asked: held.append(asked))
     call = asyncio.ensure_future(api.position(item_id))
     try:
-        await wait_until(lambda: api.operations._places._lines)
+        await wait_until(lambda: held)
         stopping = asyncio.ensure_future(api.server.stop())
         await wait_until(lambda: api.server._server is None)
         error = await failure(api.stub.EnqueueBooking(asked("bob"), timeout=5))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
     finally:
-        gate.set()
+        api.queue.ask_positions(*held[0])
     assert (await call).position == 1
     await stopping
 

@@ -212,6 +212,7 @@ class Stage:
         """Gives the events that workers were woken for since it was asked last."""
         async with self.client.pubsub(ignore_subscribe_messages=True) as heard:
             await heard.subscribe(keys.WAKE_CHANNEL)
+            await heard.get_message(timeout=5)  # that it is subscribed
 
             async def woken_for() -> list[str]:
                 # Whatever was said before is heard before this.

@@ -77,7 +77,7 @@ class Coalescer(Generic[Question, Answer]):
         group: _Group[Answer] = _Group(line.loop.create_future(), len(questions))
         if questions:
             line.questions += questions
-            line.takers += [group] * len(questions)
+            line.takers += group.takers()
             line.asked_at += [line.loop.time()] * len(questions)
             if len(line.takers) >= _MANY and line.under_way < _MOST_UNDER_WAY:
                 line.go_on()
@@ -223,42 +223,59 @@ class _Batch(Generic[Answer]):
 
 
 class _Group(Generic[Answer]):
-    """Takes the answers of many questions for one future."""
+    """Gathers the answers to many questions for one future."""
 
-    __slots__ = ("_answers", "_wanted", "future")
+    __slots__ = ("_answers", "_missing", "future")
 
     def __init__(
         self, future: asyncio.Future[list[Answer | BookingWorkerError]], wanted: int
     ) -> None:
         self.future = future
-        self._answers: list[Answer | BookingWorkerError] = []
-        self._wanted = wanted
+        self._answers: list[Any] = [None] * wanted
+        self._missing = wanted
 
-    def done(self) -> bool:
-        return self.future.done()
+    def takers(self) -> list[_Share[Answer]]:
+        """Who takes each answer."""
+        return [_Share(self, at) for at in range(self._missing)]
 
-    def add(self, answer: Answer | BookingWorkerError) -> None:
-        # Answers come in the order of the questions: a line is first in, first out.
-        self._answers.append(answer)
-        if len(self._answers) == self._wanted:
+    def keep(self, at: int, answer: Answer | BookingWorkerError) -> None:
+        self._answers[at] = answer
+        self._missing -= 1
+        if not self._missing:
             self.future.set_result(self._answers)
 
+
+class _Share(Generic[Answer]):
+    """Takes one answer for a group: a batch may be answered before the one that left first."""
+
+    __slots__ = ("_at", "_group")
+
+    def __init__(self, group: _Group[Answer], at: int) -> None:
+        self._group = group
+        self._at = at
+
+    def done(self) -> bool:
+        return self._group.future.done()
+
+    def keep(self, answer: Answer | BookingWorkerError) -> None:
+        self._group.keep(self._at, answer)
+
     def set_exception(self, error: Exception) -> None:
-        self.future.set_exception(error)
+        self._group.future.set_exception(error)
 
     def cancel(self) -> bool:
-        return self.future.cancel()
+        return self._group.future.cancel()
 
 
-_Takers: TypeAlias = list[asyncio.Future[Answer] | _Group[Answer]]
+_Takers: TypeAlias = list[asyncio.Future[Answer] | _Share[Answer]]
 
 
 def _tell(takers: _Takers[Answer], answers: Sequence[Answer | BookingWorkerError]) -> None:
     for taker, answer in zip(takers, answers, strict=True):
         if taker.done():
             continue
-        if isinstance(taker, _Group):
-            taker.add(answer)
+        if isinstance(taker, _Share):
+            taker.keep(answer)
         elif isinstance(answer, BookingWorkerError):
             taker.set_exception(answer)
         else:

@@ -152,17 +152,23 @@ class Call(NamedTuple):
         return len(self.args) >= _LARGE_ARGS or self.size >= _LARGE_BYTES
 
 
+def in_time() -> tuple[asyncio.Future[Any], float]:
+    """A future, and when it hears that there was no answer if nobody told it one: in 1.8 s."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+    until = loop.time() + PATIENCE_SECONDS
+    # One for each: whose time is over hears so, wherever the call is, and nobody else does.
+    over = loop.call_at(until, too_late, answer)
+    answer.add_done_callback(lambda _: over.cancel())
+    return answer, until
+
+
 def new_call(
     script: Script | None, keys: Sequence[str], args: Sequence[Word]
 ) -> tuple[Call, asyncio.Future[Any]]:
     """A call, and its answer, which comes within 2 s from now."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Any] = loop.create_future()
-    call = Call(script, keys, args, loop.time() + PATIENCE_SECONDS, answer)
-    # One for each: whose time is over hears so, wherever the call is, and nobody else does.
-    over = loop.call_at(call.until, too_late, answer)
-    answer.add_done_callback(lambda _: over.cancel())
-    return call, answer
+    answer, until = in_time()
+    return Call(script, keys, args, until, answer), answer
 
 
 class _Trip(NamedTuple):
@@ -274,7 +280,6 @@ class Lane(ABC):
         if not any(not call.answer.done() for call in self._waiting):
             self._waiting.clear()
             return
-        trip = None
         connection = None
         is_at_rest = False
         try:
@@ -291,14 +296,13 @@ class Lane(ABC):
                 self._leave()
             is_at_rest = True
         except (RedisError, OSError, TimeoutError) as error:
-            self._broke(self._stranded(trip), error)
+            self._broke(self._stranded(), error)
         except asyncio.CancelledError:
-            for call in self._stranded(trip):
-                if not call.answer.done():
-                    call.answer.cancel()
+            for call in self._stranded():
+                call.answer.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - handed to those who asked
-            _fail(self._stranded(trip), error)
+            _fail(self._stranded(), error)
         finally:
             self._connection = None
             if connection is not None:
@@ -314,19 +318,16 @@ class Lane(ABC):
         self._leave()
         return bool(self._under_way)
 
-    def _stranded(self, trip: _Trip | None) -> list[Call]:
+    def _stranded(self) -> list[Call]:
         """Whoever goes no further, as the connection is of no use to anybody any more."""
-        trips = [*self._under_way]
-        if trip is not None and trip not in trips:
-            trips.insert(0, trip)  # it broke while its answers were told
-        stranded = [call for trip in trips for call in trip.calls]
+        stranded = [call for trip in self._under_way for call in trip.calls]
         self._under_way.clear()
         if self._connection is None:
             stranded += self._waiting
             self._waiting.clear()
         # Who is told now may ask again at once: on another one.
         self._connection = None
-        return stranded
+        return [call for call in stranded if not call.answer.done()]
 
     def _arrived(self, connection: AbstractConnection, trip: _Trip, told: Sequence[Any]) -> None:
         each = len(self._before) + 1
@@ -390,5 +391,4 @@ def too_late(answer: Taker) -> None:
 
 def _fail(calls: Sequence[Call], error: Exception) -> None:
     for call in calls:
-        if not call.answer.done():
-            call.answer.set_exception(error)
+        call.answer.set_exception(error)

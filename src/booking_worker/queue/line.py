@@ -17,7 +17,7 @@ from booking_worker.domain.errors import (
 from booking_worker.domain.item_id import event_of
 from booking_worker.domain.model import Join, Joined, Place, Status
 from booking_worker.queue import records
-from booking_worker.queue.lane import Reading, Taker
+from booking_worker.queue.lane import Reading, Taker, in_time
 from booking_worker.queue.transitions import Transitions
 
 _WAITING: Final = Status.WAITING
@@ -41,25 +41,28 @@ class Line(Transitions):
         if not joins:
             return []
         await self._remember(event_id)
-        answers = await self._run("join", event_id, joins=_packed(joins), actor=actor or "user")
-        return self._outcomes(event_id, joins, answers)
+        outcomes, until = in_time()
+        self._join_now(event_id, joins, actor or "user", outcomes, until)
+        return await outcomes  # type: ignore[no-any-return]
 
     def ask_to_join(self, event_id: str, joins: Sequence[Join], taker: Taker, until: float) -> None:
         """As :meth:`join`, on the shortest way: ``taker`` is told the outcomes, or the error.
 
         ``until`` is when it needs them no more, by the event loop's clock.
         """
-        if not self._is_remembered(event_id):
-            first = asyncio.get_running_loop().create_task(self._join_first(event_id, joins, taker))
+        if self._is_remembered(event_id):
+            self._join_now(event_id, joins, "user", taker, until)
+        else:
+            joining = self._join_first(event_id, joins, taker, until)
+            first = asyncio.get_running_loop().create_task(joining)
             self._joining.add(first)
             first.add_done_callback(self._joining.discard)
-            return
-        reading = Reading(taker, partial(self._outcomes, event_id, joins))
-        self._run_for(reading, until, "join", event_id, joins=_packed(joins), actor="user")
 
-    async def _join_first(self, event_id: str, joins: Sequence[Join], taker: Taker) -> None:
+    async def _join_first(
+        self, event_id: str, joins: Sequence[Join], taker: Taker, until: float
+    ) -> None:
         try:
-            outcomes = await self.join(event_id, joins)
+            await self._remember(event_id)
         except asyncio.CancelledError:
             taker.cancel()
             raise
@@ -67,8 +70,15 @@ class Line(Transitions):
             if not taker.done():
                 taker.set_exception(error)
         else:
-            if not taker.done():
-                taker.set_result(outcomes)
+            self._join_now(event_id, joins, "user", taker, until)
+
+    def _join_now(
+        self, event_id: str, joins: Sequence[Join], actor: str, taker: Taker, until: float
+    ) -> None:
+        # One argument for all: a client that encodes each value costs more than the join itself.
+        packed: bytes = msgpack.packb(joins, use_bin_type=False)
+        reading = Reading(taker, partial(self._outcomes, event_id, joins))
+        self._run_for("join", event_id, reading, until, joins=packed, actor=actor)
 
     def _outcomes(
         self, event_id: str, joins: Sequence[Join], answers: Sequence[Any]
@@ -98,14 +108,16 @@ class Line(Transitions):
         """
         if not item_ids:
             return []
-        return records.places(item_ids, await self._run("positions", event_id, *item_ids))
+        places, until = in_time()
+        self.ask_positions(event_id, item_ids, places, until)
+        return await places  # type: ignore[no-any-return]
 
     def ask_positions(
         self, event_id: str, item_ids: Sequence[str], taker: Taker, until: float
     ) -> None:
         """As :meth:`positions`, on the shortest way, for a taker as of :meth:`ask_to_join`."""
         reading = Reading(taker, partial(records.places, item_ids))
-        self._run_for(reading, until, "positions", event_id, *item_ids)
+        self._run_for("positions", event_id, reading, until, *item_ids)
 
     async def cancel(self, item_id: str, user_id: str, reason: str, actor: str) -> Status:
         """Give a place back; answers the status it has now.
@@ -135,9 +147,3 @@ class Line(Transitions):
             "ask_confirm", event_of(item_id), item_id=item_id, user_id=user_id,
             payment_reference=payment_reference, actor=f"user:{user_id}",
         )  # fmt: skip
-
-
-def _packed(joins: Sequence[Join]) -> bytes:
-    # One argument for all: a client that encodes each value costs more than the join itself.
-    packed: bytes = msgpack.packb(joins, use_bin_type=False)
-    return packed

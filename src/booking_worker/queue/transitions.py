@@ -101,10 +101,10 @@ class Transitions:
 
     def _run_for(
         self,
-        taker: Taker,
-        until: float,
         name: str,
         event_id: str,
+        taker: Taker,
+        until: float,
         *values: str | bytes | int,
         **arguments: str | bytes | int,
     ) -> None:

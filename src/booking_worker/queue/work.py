@@ -168,8 +168,8 @@ class Work(Transitions):
         )
         first = holds[0][0]
         self._run_for(
-            Reading(taker, partial(_kept, holds)), until,
-            "settle_held", first.event_id, holds=packed, actor=f"worker:{first.worker_id}",
+            "settle_held", first.event_id, Reading(taker, partial(_kept, holds)), until,
+            holds=packed, actor=f"worker:{first.worker_id}",
         )  # fmt: skip
 
     async def settle_rejected(self, lease: Lease, message: str) -> Status:

@@ -147,6 +147,34 @@ async def test_many_leave_behind_the_call_before_and_few_wait_for_it():
     assert engine.most_under_way == {"e": 2}
 
 
+async def test_many_that_are_asked_at_once_leave_at_once():
+    engine = Engine(opened=False)
+    coalescer = Coalescer(engine.send)
+    asked = [coalescer.ask_many("e", range(64))]
+    await turn()
+    asked.append(coalescer.ask_many("e", range(64)))
+    asked.append(coalescer.ask_many("e", range(64)))
+    assert [len(questions) for _, questions in engine.sent] == [64]
+    await turn()
+    assert [len(questions) for _, questions in engine.sent] == [64, 64]
+    engine.gate.set()
+    assert await asyncio.gather(*asked) == [[n * 10 for n in range(64)]] * 3
+
+
+async def test_each_of_many_gets_its_own_answer_though_batches_are_answered_in_another_order():
+    """As when a Cluster sends one of them to another node."""
+    takers: list[Taker] = []
+
+    def send(_event_id: str, questions: Sequence[int], taker: Taker, until: float) -> None:
+        takers.append(taker)
+
+    coalescer: Coalescer[int, int] = Coalescer(send, most=64)
+    asked = coalescer.ask_many("e", range(128))
+    takers[1].set_result(range(64, 128))
+    takers[0].set_result(range(64))
+    assert await asked == list(range(128))
+
+
 async def test_the_next_call_leaves_before_the_answers_are_given_out():
     told: list[int] = []
     takers: list[Taker] = []

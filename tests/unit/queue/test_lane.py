@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from booking_worker.domain.errors import EngineUnavailable
 from booking_worker.queue import lane
 from booking_worker.queue.lane import PATIENCE_SECONDS, Reading
 from booking_worker.queue.runner import ScriptRunner
-from tests.support.ground import COUNT, ECHO
+from tests.support.ground import COUNT, ECHO, FAIL
 from tests.support.wait import wait_until
 
 LARGE = b"x" * 4096
@@ -132,6 +132,13 @@ async def test_a_taker_hears_what_the_answer_means(runner: ScriptRunner):
     await wait_until(lambda: kept.done() and odd.done())
     assert kept.told == [7]
     assert isinstance(odd.told[0], ValueError)
+
+
+async def test_a_taker_hears_the_error_as_it_is(runner: ScriptRunner):
+    kept = Kept()
+    runner.run_for(Reading(kept, int), until(), FAIL, ["n"], [])
+    await wait_until(kept.done)
+    assert isinstance(kept.told[0], ResponseError)
 
 
 async def test_when_the_loop_is_closed_takers_hear_of_it(

@@ -91,6 +91,13 @@ async def test_on_the_shortest_way_the_first_join_lists_its_event_too(
     assert await stage.client.zrange(keys.EVENTS, 0, -1) == [EVENT.encode()]
 
 
+async def test_places_on_the_shortest_way(stage: Stage, queue: BookingQueue):
+    ids = await stage.join_many(3)
+    taker: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    queue.ask_positions(EVENT, [ids[2], ids[0]], taker, until())
+    assert [place.position for place in await taker] == [3, 1]
+
+
 async def test_the_first_join_on_the_shortest_way_hears_of_an_engine_that_is_away():
     queue = nowhere()
     taker: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -99,14 +106,6 @@ async def test_the_first_join_on_the_shortest_way_hears_of_an_engine_that_is_awa
         await taker
     queue.ask_to_join(EVENT, [a_join()], taker, until())  # who needs it no more is not told
     await asyncio.gather(*queue._joining)
-
-
-async def test_what_is_told_to_nobody_takes_effect_all_the_same(stage: Stage, queue: BookingQueue):
-    taker: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    taker.cancel()
-    queue.ask_to_join(EVENT, [a_join()], taker, until())
-    await asyncio.gather(*queue._joining)
-    assert (await queue.status(EVENT)).waiting == 1
 
 
 async def test_a_first_join_that_is_cancelled_cancels_its_taker(queue: BookingQueue):

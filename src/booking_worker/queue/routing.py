@@ -104,7 +104,8 @@ class ClusterRunner:
             return
         # Nothing is known yet, or of this slot.
         self._homeless.append(call)
-        asyncio.get_running_loop().call_at(call.until, _too_late, call)
+        # Just before it would hear no more than that its time is over.
+        asyncio.get_running_loop().call_at(call.until - _PAUSE_SECONDS, _too_late, call)
         self.look()
 
     def _lane(self, node: ClusterNode, *, asking: bool) -> _NodeLane:

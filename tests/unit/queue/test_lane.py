@@ -157,3 +157,10 @@ async def test_when_the_loop_is_closed_takers_hear_of_it(
     tasks[0].cancel()
     await wait_until(kept.done)
     assert kept.told == ["cancelled"]
+
+
+async def test_who_has_an_answer_is_not_too_late():
+    kept = Kept()
+    kept.set_result(7)
+    lane.too_late(kept)
+    assert kept.told == [7]

@@ -20,6 +20,7 @@ from booking_worker.worker.housekeeping import Housekeeping
 from booking_worker.worker.opening import Opening
 
 _SHORTEST_SPACING_SECONDS: Final = 0.05
+_GATHER_SECONDS: Final = 0.01
 _FIRST_BACKOFF_SECONDS: Final = 0.1
 _LONGEST_BACKOFF_SECONDS: Final = 5.0
 _MOST_AT_ONCE: Final = 8
@@ -235,6 +236,9 @@ class CapacityKeeper:
         task.add_done_callback(ended)
 
     async def _refresh(self, event_id: str, event: _Event, *, must_ask: bool) -> int | None:
+        if must_ask:
+            # Refusals come by the dozen, and those of a moment can share one question.
+            await asyncio.sleep(event.asked_at + _GATHER_SECONDS - self._clock())
         async with self._turnstile:
             event.not_before = self._clock() + _SHORTEST_SPACING_SECONDS
             event.put_off_until = math.inf

@@ -63,14 +63,13 @@ class Line(Transitions):
     ) -> None:
         try:
             await self._remember(event_id)
+            self._join_now(event_id, joins, "user", taker, until)
         except asyncio.CancelledError:
             taker.cancel()
             raise
         except Exception as error:  # noqa: BLE001 - handed to those who asked
             if not taker.done():
                 taker.set_exception(error)
-        else:
-            self._join_now(event_id, joins, "user", taker, until)
 
     def _join_now(
         self, event_id: str, joins: Sequence[Join], actor: str, taker: Taker, until: float

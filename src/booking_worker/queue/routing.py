@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -32,13 +32,9 @@ from booking_worker.queue.lane import (
     PATIENCE_SECONDS,
     Call,
     Lane,
-    Taker,
-    Word,
-    new_call,
     unavailable,
 )
-from booking_worker.queue.runner import ScriptRunner
-from booking_worker.queue.scripts import Script
+from booking_worker.queue.runner import Runner, ScriptRunner
 
 _PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.05
@@ -46,16 +42,14 @@ _BETWEEN_LOOKS_SECONDS: Final = 0.2
 _ANY_KEY: Final = ""
 
 
-def runner_for(
-    client: Redis | RedisCluster, acknowledge: Acknowledge = NO_WAIT
-) -> ScriptRunner | ClusterRunner:
+def runner_for(client: Redis | RedisCluster, acknowledge: Acknowledge = NO_WAIT) -> Runner:
     """What runs scripts where this client leads to."""
     if isinstance(client, RedisCluster):
         return ClusterRunner(client, acknowledge)
     return ScriptRunner(client, acknowledge)
 
 
-class ClusterRunner:
+class ClusterRunner(Runner):
     """As ScriptRunner, in a Cluster: calls that arrive together make one trip per node.
 
     Follows MOVED and ASK, and waits out TRYAGAIN while the time of a call lasts. What broke on
@@ -71,30 +65,9 @@ class ClusterRunner:
         self._looked_at = 0.0
         self._moves: set[asyncio.Task[None]] = set()
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> asyncio.Future[Any]:
-        """As :meth:`ScriptRunner.run`; the keys must be of one slot."""
-        call, answer = new_call(script, keys, args)
-        self._dispatch(call)
-        return answer
-
-    def run_for(
-        self,
-        taker: Taker,
-        until: float,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[Word],
-    ) -> None:
-        """As :meth:`ScriptRunner.run_for`; the keys must be of one slot."""
-        self._dispatch(Call(script, keys, args, until, taker))
-
-    def command(self, key: str, *words: Word) -> asyncio.Future[Any]:
-        """As :meth:`ScriptRunner.command`."""
-        call, answer = new_call(None, (key,), words)
-        self._dispatch(call)
-        return answer
-
-    def _dispatch(self, call: Call) -> None:
+    @override
+    def add(self, call: Call) -> None:
+        """Have a call leave soon for the node that has its slot."""
         try:
             node = self._client.get_node_from_key(call.keys[0] if call.keys else _ANY_KEY)
         except SlotNotCoveredError:
@@ -152,7 +125,7 @@ class ClusterRunner:
         self._lanes = {name: lane for name, lane in self._lanes.items() if name[0] in nodes}
         homeless, self._homeless = self._homeless, []
         for call in [one for one in homeless if not one.answer.done()]:
-            self._dispatch(call)
+            self.add(call)
 
     def moved(self, call: Call, error: MovedError) -> None:
         """The slot has another owner: remember that, and send the call there."""
@@ -191,7 +164,7 @@ class ClusterRunner:
         pause = 0 if at_once else min(_PAUSE_SECONDS * (call.hops + 1), _LONGEST_PAUSE_SECONDS)
         call = call._replace(hops=call.hops + 1)
         if asking is None:
-            loop.call_later(pause, self._dispatch, call)
+            loop.call_later(pause, self.add, call)
         else:
             lane = self._lane(asking, asking=True)
             loop.call_later(pause, lambda: lane.add(call, first=True))

@@ -1,9 +1,10 @@
-"""Runs scripts in the engine: on one server, or on whichever Sentinel calls the master."""
+"""Runs scripts in the engine; here on one server, or on whichever Sentinel calls the master."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,15 +18,11 @@ from booking_worker.queue.lane import NO_WAIT, Call, Lane, Taker, Word, is_repli
 from booking_worker.queue.scripts import Script
 
 
-class ScriptRunner(Lane):
-    """Runs scripts on one server, or on whichever Sentinel calls the master."""
-
-    def __init__(self, client: Redis, acknowledge: Acknowledge = NO_WAIT) -> None:
-        super().__init__(acknowledge)
-        self._client = client
+class Runner(ABC):
+    """Runs scripts and plain commands, wherever their keys are."""
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Word]) -> asyncio.Future[Any]:
-        """The answer of the script, later.
+        """The answer of the script, later; in a Cluster the keys must be of one slot.
 
         Raises (through the future):
             EngineUnavailable: no answer within 2 s, whether the script ran, or still will, is
@@ -53,6 +50,18 @@ class ScriptRunner(Lane):
         call, answer = new_call(None, (key,), words)
         self.add(call)
         return answer
+
+    @abstractmethod
+    def add(self, call: Call) -> None:
+        """Have a call leave soon."""
+
+
+class ScriptRunner(Lane, Runner):
+    """Runs scripts on one server, or on whichever Sentinel calls the master."""
+
+    def __init__(self, client: Redis, acknowledge: Acknowledge = NO_WAIT) -> None:
+        super().__init__(acknowledge)
+        self._client = client
 
     @override
     def _failed(self, call: Call, error: Exception) -> None:

@@ -24,8 +24,8 @@ from booking_worker.domain.model import Layout, Status
 from booking_worker.queue import keys, scripts
 from booking_worker.queue.acknowledge import Acknowledge
 from booking_worker.queue.lane import NO_WAIT, Taker
-from booking_worker.queue.routing import ClusterRunner, runner_for
-from booking_worker.queue.runner import ScriptRunner
+from booking_worker.queue.routing import runner_for
+from booking_worker.queue.runner import Runner
 from booking_worker.queue.scripts import Script
 
 _TOLD: Final = frozenset(
@@ -115,7 +115,7 @@ class Transitions:
         """
         self._way(name).run_for(taker, until, *self._call(name, event_id, values, arguments))
 
-    def _way(self, name: str) -> ScriptRunner | ClusterRunner:
+    def _way(self, name: str) -> Runner:
         return self._told if name in _TOLD else self._runner
 
     def _call(

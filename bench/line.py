@@ -48,7 +48,10 @@ class Line:
         self.length = length
         self._queue = queue
         self._event_id = f"line-{length}"
-        self._ids: list[tuple[str, str]] = []
+        # Whose place is which, and all places that ever were, by age: some have left. Taking one
+        # out of a list of a million would move megabytes through the caches that the engine uses.
+        self._users: dict[str, str] = {}
+        self._ids: list[str] = []
         self._next = 0
         self._random = random.Random(length)
 
@@ -57,12 +60,20 @@ class Line:
         await self._queue.set_capacity(
             self._event_id, await self._queue.ask_capacity(self._event_id), None
         )
-        while len(self._ids) < self.length:
-            await self._join(min(500, self.length - len(self._ids)))
+        while missing := self.length - len(self._users):
+            await self._join(min(500, missing))
 
     async def refill(self) -> None:
         """Make up for those that left in a round."""
-        await self._join(self.length - len(self._ids))
+        await self._join(self.length - len(self._users))
+
+    def _someone(self, at_least: float, at_most: float) -> str:
+        """A waiting item's id, from this part of the line to that."""
+        while True:
+            part = self._random.uniform(at_least, at_most)
+            item_id = self._ids[int(part * (len(self._ids) - 1))]
+            if item_id in self._users:
+                return item_id
 
     async def _join(self, number: int) -> None:
         joins = [requests.join(self._event_id, at) for at in range(self._next, self._next + number)]
@@ -70,7 +81,8 @@ class Line:
         for outcome, join in zip(await self._queue.join(self._event_id, joins), joins, strict=True):
             if not isinstance(outcome, Joined):
                 raise outcome
-            self._ids.append((outcome.item_id, join.user_id))
+            self._users[outcome.item_id] = join.user_id
+            self._ids.append(outcome.item_id)
 
     async def join(self) -> None:
         """One more at the end."""
@@ -78,20 +90,19 @@ class Line:
 
     async def position(self) -> None:
         """Where somebody stands."""
-        item_id, _ = self._random.choice(self._ids)
-        await self._queue.positions(self._event_id, [item_id])
+        await self._queue.positions(self._event_id, [self._someone(0, 1)])
 
     async def cancel(self) -> None:
         """Somebody in the middle leaves."""
-        item_id, user_id = self._ids.pop(len(self._ids) // 2)
+        item_id = self._someone(0.4, 0.6)
+        user_id = self._users.pop(item_id)
         await self._queue.cancel(item_id, user_id, "", f"user:{user_id}")
 
     async def claim(self) -> None:
         """The head is admitted."""
         claimed = await self._queue.claim(self._event_id, "bench", 1, frozenset(Task))
         [lease] = claimed.leases
-        # Those at the head are the oldest: nearly always the first of the list.
-        self._ids.remove((lease.item_id, lease.user_id))
+        del self._users[lease.item_id]
 
     def operations(self) -> dict[str, Operation]:
         """What is measured, by its name in the table."""

@@ -163,4 +163,4 @@ def test_every_error_is_known_to_python(error: str):
 def test_all_39_are_walked():
     assert len(scripts.names()) == 39
     assert len(LOCKS) == 2
-    assert len(INCLUDES) == 15
+    assert len(INCLUDES) == 16

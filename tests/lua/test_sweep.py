@@ -156,6 +156,24 @@ async def test_an_entry_of_nobody_is_dropped(stage: Stage, queue: BookingQueue, 
     assert await queue.sweep(EVENT) == [Mended(EVENT, NOBODY, f"in {index}, but there is no item")]
 
 
+@pytest.mark.parametrize("gone", [2, 4])
+async def test_numbers_that_do_not_add_up_are_told_by_rank(
+    stage: Stage, queue: BookingQueue, gone: int
+):
+    """More or fewer than left: whoever waits hears the truth again after the sweep."""
+    ids = await stage.join_many(9)
+    for item_id in ids[3:6]:
+        await queue.cancel(item_id, "", "", "operator:eve")
+    if gone == 2:
+        await stage.client.zrem(stage.key("gaps"), "5")
+    else:
+        await stage.client.zadd(stage.key("gaps"), {"3": 3})
+    wrong = "in line or gone, but not all are accounted for"
+    assert await queue.sweep(EVENT) == [Mended(EVENT, EVENT, wrong)]
+    places = await queue.positions(EVENT, ids[:3] + ids[6:])
+    assert [place and place.position for place in places] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize(
     "index, status",
     [

@@ -41,6 +41,17 @@ DAMAGES: dict[str, tuple[Status, Damage]] = {
     "line": (Status.WAITING, zrem("positions")),
     "line number": (Status.WAITING, zadd("positions", 7)),
     "arrivals": (Status.WAITING, lambda stage, _: stage.client.delete(stage.key("queue"))),
+    "front": (Status.PROCESSING, hincrby("front")),
+    "gaps": (Status.PROCESSING, zadd("gaps", 1)),
+    "gaps without a front": (
+        Status.CANCELLED,
+        lambda stage, _: (
+            stage.client.pipeline()
+            .hdel(stage.key("state"), "front")
+            .zadd(stage.key("gaps"), {"1": 1})
+            .execute()
+        ),
+    ),
     "deadline": (Status.WAITING, zrem("timeouts")),
     "lease": (Status.PROCESSING, zrem("timeouts")),
     "twice": (Status.PROCESSING, zadd("tasks", 2**51 + 1)),

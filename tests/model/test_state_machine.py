@@ -191,6 +191,12 @@ RULES: dict[str, tuple[str, str, str, dict[str, int]]] = {
     "a payment at the deadline is late": (
         "ask_confirm", "now < more.pay_by", "now <= more.pay_by", {"pay": 6},
     ),
+    "who left from the middle is behind nobody": (
+        "includes/front", "redis.call('ZADD', gaps, seq, seq)", "front = front", {"cancel": 4},
+    ),
+    "who comes back closes the gap": (
+        "includes/line", "  redis.call('ZREM', gaps, seq)\n", "", {"claim": 6, "cancel": 6, "settle": 6},
+    ),
     "attempts end": ("settle_retry", "attempts > max_retries", "attempts > max_retries + 1", {}),
     "a full line": ("join", "waiting >= max_size", "waiting > max_size", {"join": 3}),
     "the same key, another request": ("join", "known ~= digest", "false", {}),

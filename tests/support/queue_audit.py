@@ -55,6 +55,7 @@ class Keys:
     admitted: dict[str, float] = field(default_factory=dict)
     dead: dict[str, float] = field(default_factory=dict)
     users: dict[str, list[str]] = field(default_factory=dict)
+    gaps: dict[str, float] = field(default_factory=dict)
     queue: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     told_and_cut: bool = False
@@ -81,7 +82,7 @@ async def read(client: Redis, event_id: str, *, ends: bool = True) -> Keys:
     pipeline = client.pipeline(transaction=False)
     for name in ("state", "items", "users"):
         pipeline.hgetall(named[name])
-    sets = ("positions", "timeouts", "tasks", "admitted", "dead")
+    sets = ("positions", "timeouts", "tasks", "admitted", "dead", "gaps")
     for name in sets:
         pipeline.zrange(named[name], 0, -1, withscores=True)
     pipeline.lrange(named["queue"], 0, -1)
@@ -201,6 +202,17 @@ def _indexes_agree(found: Keys) -> list[str]:
     return problems
 
 
+def _line_adds_up(found: Keys) -> list[str]:
+    """Each number beyond the front is in the line or in the gaps; up to it, in no gap."""
+    if "front" not in found.state:
+        return [f"gaps without a front: {found.gaps}"] if found.gaps else []
+    if found.count("front") > found.count("seq"):
+        return [f"the front is beyond the last number: {found.state}"]
+    beyond = set(range(found.count("front") + 1, found.count("seq") + 1))
+    gone = {str(seq): float(seq) for seq in beyond - set(found.positions.values())}
+    return [] if found.gaps == gone else [f"the gaps are {found.gaps}, by the line {gone}"]
+
+
 def _users_agree(found: Keys) -> list[str]:
     live: dict[str, set[str]] = {}
     for item in found.items.values():
@@ -262,7 +274,10 @@ def _story_holds(found: Keys) -> list[str]:
 async def problems_of(client: Redis, event_id: str) -> list[str]:
     """What is wrong with the keys of one event; nothing, after a test that passed."""
     found = await read(client, event_id)
-    checks = (balance, _nobody_lost, _indexes_agree, _users_agree, _finals_expire, _story_holds)
+    checks = (
+        balance, _nobody_lost, _indexes_agree, _line_adds_up, _users_agree, _finals_expire,
+        _story_holds,
+    )  # fmt: skip
     return [problem for check in checks for problem in check(found)]
 
 

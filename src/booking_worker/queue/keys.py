@@ -28,6 +28,7 @@ FREE_CHANNEL: Final = "booking-free"
 _EVENT_KEYS: Final = {
     "queue": "booking-queue:{%s}",
     "positions": "booking-queue-positions:{%s}",
+    "gaps": "booking-gaps:{%s}",
     "timeouts": "booking-timeouts:{%s}",
     "items": "booking-items:{%s}",
     "users": "booking-users:{%s}",

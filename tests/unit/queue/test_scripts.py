@@ -54,8 +54,9 @@ def test_an_include_comes_once_and_before_those_who_need_it():
     text = scripts.load("settle_retry").text
     assert text.count("local function engine_clock") == 1
     order = [
-        "local function leave_line",
+        "local function close_up",
         "local function commit_books",
+        "local function leave_line",
         "local function engine_clock",
         "local function publish_changes",
         "local function finish",

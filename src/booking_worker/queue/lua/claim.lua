@@ -76,7 +76,7 @@ local function admit_head(id)
   enter_processing(item)
   add('admitted', 1)
   item.status = 'processing'
-  leave_line(id)
+  leave_line(id, item.seq)
   redis.call('ZADD', admitted, item.seq, id)
   change(id, item, 'waiting', 'admitted')
   lease(id, item)

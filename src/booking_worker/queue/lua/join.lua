@@ -16,6 +16,7 @@
 -- ERRORS  QUEUE_FULL IDEMPOTENCY_CONFLICT
 --
 -- @include engine
+-- @include front
 -- @include record
 -- @include repeated
 -- @include change
@@ -87,10 +88,8 @@ for at, join in ipairs(asked) do
       new_keys[user_id .. '\n' .. key] = { id, digest }
     end
     local n, m = #arrivals + 1, #records + 1
-    arrivals[n] = id
-    records[m] = id
-    records[m + 1] = cmsgpack.pack(
-      'waiting', user_id, seats, seq, now, more, details)
+    arrivals[n], records[m] = id, id
+    records[m + 1] = cmsgpack.pack('waiting', user_id, seats, seq, now, more, details)
     ranks[m], ranks[m + 1] = seq, id
     deadlines[m], deadlines[m + 1] = deadline, id
     new_places[user_id] = held and held .. ' ' .. id or id
@@ -102,6 +101,7 @@ for at, join in ipairs(asked) do
 end
 
 if #arrivals > 0 then
+  if waiting == #arrivals then begin_line(seq - waiting) end
   redis.call('HSET', items, unpack(records))
   redis.call('ZADD', positions, unpack(ranks))
   redis.call('ZADD', timeouts, unpack(deadlines))

@@ -19,7 +19,7 @@ for at = ids + 1, #ARGV do
     add('admitted', 1)
     item.status = 'processing'
     item.more.asked = 1
-    leave_line(id)
+    leave_line(id, item.seq)
     redis.call('ZADD', admitted, item.seq, id)
     make_ready(id, item)
     change(id, item, 'waiting', 'has a booking from before the engine was replaced')

@@ -2,12 +2,13 @@
 --
 -- Every live item is in the indexes that its status asks for, and every entry of an index has
 -- an item: a live item whose deadline is lost would be stuck for ever, and a user whose place is
--- lost could not join again.
+-- lost could not join again. Then whether the numbers in the line add up, from which positions are
+-- told.
 --
 -- ARGV  index     one of: items, users, timeouts, tasks, positions, admitted, dead
 --       cursor    as SCAN's: 0 begins and ends
 --       lease_ms  int
--- RETURNS the next cursor, then for each mended entry: item id or user id, what was wrong
+-- RETURNS the next cursor, then for each mended entry: item, user or event id, what was wrong
 --
 -- @include task
 
@@ -107,13 +108,12 @@ end
 
 local hashes = { items = items, users = users }
 local check = index == 'items' and check_item or index == 'users' and check_user or check_entry
-local page
-if hashes[index] then
-  page = redis.call('HSCAN', hashes[index], cursor, 'COUNT', 200)
-else
-  page = redis.call('ZSCAN', sets[index], cursor, 'COUNT', 200)
-end
+local page = hashes[index] and redis.call('HSCAN', hashes[index], cursor, 'COUNT', 200)
+  or redis.call('ZSCAN', sets[index], cursor, 'COUNT', 200)
 for at = 1, #page[2], 2 do check(page[2][at], page[2][at + 1]) end
+if index == 'positions' and page[1] == '0' and not front_adds_up() then
+  mended(event_id, 'in line or gone, but not all are accounted for')
+end
 commit()
 table.insert(answer, 1, page[1])
 return answer

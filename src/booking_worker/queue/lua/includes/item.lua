@@ -33,10 +33,11 @@ local function drop_place(user_id, id)
 end
 
 local function leave_all(id, item)
-  leave_line(id)
   redis.call('ZREM', timeouts, id)
-  redis.call('ZREM', tasks, id)
-  redis.call('ZREM', admitted, id)
+  if not leave_line(id, item.seq) then
+    redis.call('ZREM', tasks, id)
+    redis.call('ZREM', admitted, id)
+  end
   drop_place(item.user_id, id)
 end
 

@@ -24,7 +24,7 @@ from booking_worker.domain.errors import EngineFailed
 from booking_worker.engine.connection import HiredisConnection
 from booking_worker.engine.data_dir import DataDir
 from booking_worker.engine.orphan import end_orphan
-from booking_worker.engine.server_binary import ServerBinary, find_server
+from booking_worker.engine.server_binary import ServerBinary, find_server, server_environment
 
 # A command meets a dead or hung server within 2 s: the waits for a free connection, for the
 # connect and for the answer add up to 1.9 s.
@@ -194,6 +194,7 @@ class EmbeddedEngine:
                 stdout=log,
                 stderr=log,
                 cwd=self._data_dir.path,
+                env=server_environment(),
                 pass_fds=(alive,),
                 start_new_session=True,
             )

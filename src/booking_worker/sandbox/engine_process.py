@@ -12,7 +12,7 @@ from typing import Final
 
 from booking_worker.domain.errors import EngineFailed
 from booking_worker.engine.redis import RedisEngine
-from booking_worker.engine.server_binary import find_server
+from booking_worker.engine.server_binary import find_server, server_environment
 from booking_worker.sandbox.processes import STOP_SECONDS, ProcessFailed
 
 _PORTS: Final = range(10_000, 18_000)
@@ -49,6 +49,7 @@ class EngineProcess:
             process = self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - it is quick
                 self._command(),
                 cwd=self._directory,
+                env=server_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -9,7 +9,12 @@ import pytest
 
 from booking_worker.domain.errors import EngineFailed
 from booking_worker.engine import server_binary
-from booking_worker.engine.server_binary import find_server, from_path, from_wheel
+from booking_worker.engine.server_binary import (
+    find_server,
+    from_path,
+    from_wheel,
+    server_environment,
+)
 
 
 @pytest.fixture
@@ -23,6 +28,18 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def put_program(directory: Path, name: str) -> None:
     (directory / name).write_text("#!/bin/sh\n")
     (directory / name).chmod(0o755)
+
+
+def test_a_server_keeps_more_small_chunks_at_hand_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setenv("ANOTHER", "stays")
+    made = server_environment()
+    assert made == {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.tcache_count=200"}
+    assert made["ANOTHER"] == "stays"
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=9")
+    assert server_environment() == dict(os.environ)
 
 
 def test_the_wheel_comes_first() -> None:

@@ -159,8 +159,8 @@ async def test_without_waiting_for_it_they_are_acknowledged_and_lost(
     master, replica = pair
     async with master.client() as client:
         queue = BookingQueue(client, LIMITS)
-        first = await joined(queue, "first")
-        await client.wait(1, 5_000)
+        acknowledging = BookingQueue(client, LIMITS, acknowledge=Acknowledge(replicas=1))
+        first = await at_last(lambda: joined(acknowledging, "first"))
         async with lagging(master, replica):
             ann = await joined(queue, "ann")
             await master.kill()

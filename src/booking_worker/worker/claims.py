@@ -78,11 +78,14 @@ class Claims:
         Raises EngineUnavailable.
         """
         is_round = await self._look()
-        may_claim = self._may_claim(slots, in_hand)
+        may_claim, is_next = self._may_claim(slots, in_hand), False
         try:
-            return await self._claim(slots, in_hand)
+            leases = await self._claim(slots, in_hand)
+            # The others have their turn at once, then.
+            is_next = self._may_claim(slots - len(leases), in_hand + len(leases))
+            return leases
         finally:
-            if is_round:
+            if is_round and not is_next:
                 await self._hear_of_the_rest(may_claim=may_claim)
 
     def seconds_until_next(self, slots: int, in_hand: int) -> float:

@@ -308,7 +308,7 @@ class Housekeeping:
         now = self._clock()
         wait = _KEEP_SECONDS
         if vote.lapses_in is not None:
-            wait = min(_KEEP_SECONDS, vote.lapses_in)
+            wait = vote.lapses_in
             self._elsewhere[event_id] = now + vote.lapses_in
         # Those that came at the same time must not come at the same time again.
         self._try_at[event_id] = now + wait + self._rand() * _SPLIT_SECONDS

@@ -375,21 +375,6 @@ async def test_a_server_that_ends_at_once_is_reported_with_its_last_words(
     await engine.stop()
 
 
-async def test_it_runs_in_the_environment_of_a_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GLIBC_TUNABLES", "of-ones-own")
-    program = tmp_path / "server"
-    program.write_text('#!/bin/sh\necho "tunables: $GLIBC_TUNABLES"\n')
-    program.chmod(0o755)
-    engine = EmbeddedEngine(tmp_path / "data", binary=ServerBinary(program, "a test"))
-    with pytest.raises(EngineFailed, match="tunables: of-ones-own"):
-        await engine.start()
-    monkeypatch.delenv("GLIBC_TUNABLES")
-    with pytest.raises(EngineFailed, match=r"tunables: glibc\.malloc\.tcache_count="):
-        await engine.start()
-
-
 async def test_a_program_that_does_not_run_is_reported(tmp_path: Path) -> None:
     engine = EmbeddedEngine(tmp_path, binary=ServerBinary(tmp_path / "missing", "missing"))
     with pytest.raises(EngineFailed, match=r"does not start: .*missing"):

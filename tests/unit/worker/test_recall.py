@@ -199,16 +199,38 @@ async def test_an_event_that_waits_for_its_turn_hears_of_bookings_all_the_same(
     stage: Stage, scripted: Crew, forgotten: Lease
 ):
     now = 1_000.0
-    for at in range(3):
-        await stage.join_one("ben", event_id=f"other-{at}")
+    calls = scripted.script.answers["CreateBooking"] = HeldUp(made_for)
+    await stage.capacity(1, "other")
     pool = scripted.pool(slots=1, clock=lambda: now)
-    await pool.run_once()
-    for event_id in ("other-0", "other-1", "other-2", EVENT):
+    while await pool.run_once() == 0:
+        pass
+    await stage.join_one("ben", event_id="other")
+    for event_id in ("other", EVENT):
         pool.wake(event_id)
     pool._claims._recall.booked(forgotten)
     now += 1
     await pool.run_once()
+    assert pool._running
     assert EVENT in pool._claims._candidates
+    assert await scripted.statuses([forgotten.item_id]) == [Status.PROCESSING]
+    calls.go_on.set()
+    await wait_until(lambda: not pool._running)
+
+
+async def test_an_event_whose_turn_is_next_is_asked_once(
+    stage: Stage, scripted: Crew, forgotten: Lease, monkeypatch: pytest.MonkeyPatch
+):
+    now = 1_000.0
+    pool = scripted.pool(slots=1, clock=lambda: now)
+    await pool.run_once()
+    for event_id in ("other", EVENT):
+        pool.wake(event_id)
+    pool._claims._recall.booked(forgotten)
+    now += 1
+    seen = claims_of(stage, monkeypatch)
+    while await pool.run_once() == 0:
+        pass
+    assert seen == [("other", 1), (EVENT, 1)]
     assert await scripted.statuses([forgotten.item_id]) == [Status.PROCESSING]
 
 

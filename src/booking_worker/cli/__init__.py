@@ -40,11 +40,21 @@ app.command(epilog=check.EXAMPLES)(check.check)
 
 def main() -> None:
     """Run a command and exit: 0, 1 when it failed, 2 when it or a setting was wrong."""
-    from booking_worker.cli.output import CommandFailed, print_error
+    from booking_worker.cli.output import CommandFailed, give_up_output, print_error
     from booking_worker.domain.errors import BookingWorkerError, InvalidSettings
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        give_up_output(error)
+        sys.exit(1)
+    except UnicodeEncodeError as error:
+        # Bytes of an argument that are no text, where text is needed.
+        print_error(f"{error.object!r} is not UTF-8")
+        sys.exit(2)
     except CommandFailed as error:
         print_error(error.message, error.advice)
         sys.exit(error.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any, Final, Literal
 
 _WIDE: Final = 10_000
 _SECOND_MS: Final = 1000
+_OUTPUT_FAILED: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -38,6 +40,19 @@ def print_error(message: str, advice: str = "") -> None:
     """What went wrong, on standard error, with what to do about it under it."""
     lines = [f"Error: {printable(message)}", *(printable(line) for line in advice.splitlines())]
     sys.stderr.write("\n".join(lines) + "\n")
+
+
+def give_up_output(error: OSError) -> None:
+    """Say that standard output takes nothing more; quietly where its reader has left.
+
+    Raises the error again if it is of something else.
+    """
+    if error.errno not in _OUTPUT_FAILED:
+        raise error
+    # What is still in the buffer would fail again at the end of the process.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno != errno.EPIPE:
+        print_error(f"the output cannot be written: {error.strerror}")
 
 
 def print_table(

@@ -79,6 +79,14 @@ def test_a_wrong_option_is_told_as_such(command: Command):
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("name", [("queue", "list"), ("queue", "show"), ("queue", "status")])
+def test_bytes_that_are_no_text_are_told_as_such(command: Command, name: tuple[str, ...]):
+    ran = command(*name, "concert\udcff")
+    assert ran.code in {1, 2}
+    assert ran.err.startswith("Error: ")
+    assert "Traceback" not in ran.err
+
+
 @pytest.mark.parametrize("error", [KeyError, OSError])
 def test_who_has_no_login_name_is_known_by_an_id(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]

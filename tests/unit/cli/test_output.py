@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +96,39 @@ def test_a_ready_file_that_cannot_be_written_is_told_and_no_half_is_left(tmp_pat
     for nameless in ("", ".", "/"):
         with pytest.raises(CommandFailed, match="it names no file"):
             output.write_ready_file(Path(nameless), {})
+
+
+def run_into(target: int, before: str = "") -> tuple[int, str]:
+    """The exit code and the errors of a command whose output goes there."""
+    program = (
+        f"import resource, sys\n{before}\n"
+        "from booking_worker.cli import main\n"
+        "sys.argv = ['booking-worker', 'config']\n"
+        "main()\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=target,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return ran.returncode, ran.stderr
+
+
+def test_output_that_cannot_be_written_is_told_on_one_line(tmp_path: Path):
+    with (tmp_path / "out").open("wb") as file:
+        code, said = run_into(file.fileno(), "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))")
+    assert (code, said) == (1, f"Error: the output cannot be written: {os.strerror(errno.EFBIG)}\n")
+
+
+def test_a_reader_that_has_left_hears_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert run_into(writer) == (1, "")
+    os.close(writer)
+
+
+def test_another_error_of_the_system_is_not_taken_for_one_of_the_output():
+    with pytest.raises(ConnectionResetError):
+        output.give_up_output(ConnectionResetError(errno.ECONNRESET, "no"))

@@ -40,7 +40,7 @@ app.command(epilog=check.EXAMPLES)(check.check)
 
 def main() -> None:
     """Run a command and exit: 0, 1 when it failed, 2 when it or a setting was wrong."""
-    from booking_worker.cli.output import CommandFailed, give_up_output, print_error
+    from booking_worker.cli.output import CommandFailed, give_up_writing, print_error
     from booking_worker.domain.errors import BookingWorkerError, InvalidSettings
 
     try:
@@ -49,7 +49,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        give_up_output(error)
+        give_up_writing(error)
         sys.exit(1)
     except UnicodeEncodeError as error:
         # Bytes of an argument that are no text, where text is needed.

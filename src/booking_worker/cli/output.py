@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 _WIDE: Final = 10_000
 _SECOND_MS: Final = 1000
-_OUTPUT_FAILED: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_NOT_WRITTEN: Final = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -42,17 +42,18 @@ def print_error(message: str, advice: str = "") -> None:
     sys.stderr.write("\n".join(lines) + "\n")
 
 
-def give_up_output(error: OSError) -> None:
-    """Say that standard output takes nothing more; quietly where its reader has left.
+def give_up_writing(error: OSError) -> None:
+    """Say that nothing more can be written; quietly where the reader of the output has left.
 
-    Raises the error again if it is of something else.
+    Raises the error again if it is another.
     """
-    if error.errno not in _OUTPUT_FAILED:
+    if error.errno not in _NOT_WRITTEN:
         raise error
-    # What is still in the buffer would fail again at the end of the process.
+    # What the output still holds would fail again at the end of the process.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error.errno != errno.EPIPE:
-        print_error(f"the output cannot be written: {error.strerror}")
+        where = f" {error.filename}" if error.filename else ""
+        print_error(f"cannot write{where}: {error.strerror}")
 
 
 def print_table(

@@ -119,7 +119,7 @@ def run_into(target: int, before: str = "") -> tuple[int, str]:
 def test_output_that_cannot_be_written_is_told_on_one_line(tmp_path: Path):
     with (tmp_path / "out").open("wb") as file:
         code, said = run_into(file.fileno(), "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))")
-    assert (code, said) == (1, f"Error: the output cannot be written: {os.strerror(errno.EFBIG)}\n")
+    assert (code, said) == (1, f"Error: cannot write: {os.strerror(errno.EFBIG)}\n")
 
 
 def test_a_reader_that_has_left_hears_nothing():
@@ -129,6 +129,15 @@ def test_a_reader_that_has_left_hears_nothing():
     os.close(writer)
 
 
-def test_another_error_of_the_system_is_not_taken_for_one_of_the_output():
+def test_another_error_of_the_system_is_not_taken_for_one_of_writing():
     with pytest.raises(ConnectionResetError):
-        output.give_up_output(ConnectionResetError(errno.ECONNRESET, "no"))
+        output.give_up_writing(ConnectionResetError(errno.ECONNRESET, "no"))
+
+
+def test_a_file_that_takes_nothing_more_is_named():
+    full = (
+        "import booking_worker.config\n"
+        "def load(): raise OSError(28, 'full', '/data/sandbox.db')\n"
+        "booking_worker.config.load = load"
+    )
+    assert run_into(subprocess.DEVNULL, full) == (1, "Error: cannot write /data/sandbox.db: full\n")

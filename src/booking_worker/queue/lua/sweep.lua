@@ -112,6 +112,7 @@ local page = hashes[index] and redis.call('HSCAN', hashes[index], cursor, 'COUNT
   or redis.call('ZSCAN', sets[index], cursor, 'COUNT', 200)
 for at = 1, #page[2], 2 do check(page[2][at], page[2][at + 1]) end
 if index == 'positions' and page[1] == '0' and not front_adds_up() then
+  forget_front()
   mended(event_id, 'in line or gone, but not all are accounted for')
 end
 commit()

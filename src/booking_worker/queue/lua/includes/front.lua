@@ -19,9 +19,9 @@ end
 local front
 
 local function move_into_gaps()
-  local closed = 0
   -- Mostly there is none in front, but many further behind.
   if tonumber(redis.call('ZRANGE', gaps, 0, 0)[1]) ~= front + 1 then return 0 end
+  local closed = 0
   for _, seq in ipairs(redis.call('ZRANGE', gaps, 0, 63)) do
     if tonumber(seq) ~= front + 1 then break end
     front, closed = front + 1, closed + 1
@@ -45,13 +45,15 @@ local function close_up(seq)
   return moved
 end
 
--- Whether all numbers beyond the front are accounted for; if not, it is not known any more.
+-- Whether all numbers beyond the front are accounted for, if it is known.
 local function front_adds_up()
   local known = redis.call('HMGET', state, 'front', 'seq')
   if not known[1] then return true end
   local waiting = redis.call('ZCOUNT', positions, '(' .. known[1], '+inf')
-  if known[1] + waiting + redis.call('ZCARD', gaps) == tonumber(known[2]) then return true end
+  return known[1] + waiting + redis.call('ZCARD', gaps) == tonumber(known[2])
+end
+
+local function forget_front()
   redis.call('HDEL', state, 'front')
   redis.call('UNLINK', gaps)
-  return false
 end

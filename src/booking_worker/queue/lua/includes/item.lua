@@ -34,6 +34,7 @@ end
 
 local function leave_all(id, item)
   redis.call('ZREM', timeouts, id)
+  -- Who stands in the line is in neither of the others.
   if not leave_line(id, item.seq) then
     redis.call('ZREM', tasks, id)
     redis.call('ZREM', admitted, id)

@@ -30,8 +30,9 @@ WAITING: Final = (0, 100_000, 1_000_000)
 EVENTS: Final = (1, 100)
 PROCESSES: Final = (1, 2)
 JOINS: Final = 10_000
-TRIES: Final = 3
-"""Of which the median counts: a second of a machine may cost twice what the next one does."""
+TRIES: Final = 5
+"""What else runs on a host can only add to the CPU that a call takes, and at times adds half: the
+least of these is judged. The median stands beside it, and is what counts of the rates."""
 TICKETS: Final = 10
 """Held by the first of each line: nobody is told that all is sold."""
 BATCH: Final = 100
@@ -44,6 +45,7 @@ FEW: Final = 20
 BATCHES: Final = 20
 """Batches at a time."""
 FILL: Final = 500
+JUDGED: Final = ("unary_us", "batch_us")
 FLAT: Final = 1.5
 MOST_UNARY_US: Final = 25.0
 MOST_BATCH_US: Final = 15.0
@@ -184,10 +186,22 @@ def measure(directory: Path, port: int, client: Redis, crowd: Crowd, count: int)
                     connections=connections,
                     streams=streams,
                 )
-                one[f"{name}_engine_us"] = round((cpu_us(client) - before) / JOINS, 1)
+                one[f"{name}_us"] = round((cpu_us(client) - before) / JOINS, 1)
                 one[f"{name}_per_second"] = round(JOINS / load["seconds"])
             tries.append(one)
-    return {figure: median(one[figure] for one in tries) for figure in tries[0]}
+    return _taken_together(tries)
+
+
+def _taken_together(tries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The least and the median of each cost, and the median of each rate."""
+    figures: dict[str, Any] = {}
+    for name in tries[0]:
+        values = [one[name] for one in tries]
+        if name.endswith("_us"):
+            figures[name] = min(values)
+        if name in JUDGED or name.endswith("_per_second"):
+            figures[name.replace("_us", "_median_us")] = median(values)
+    return figures
 
 
 def run(scale: float) -> Report:
@@ -213,28 +227,28 @@ def run(scale: float) -> Report:
 
 def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
     """The shortest line is the reference of each kind of run."""
-    figures = ("unary_engine_us", "batch_engine_us")
     shortest: dict[tuple[int, int], dict[str, Any]] = {}
     for row in rows:
         shortest.setdefault((row["events"], row["processes"]), row)
     ratio = max(
         row[figure] / shortest[row["events"], row["processes"]][figure]
         for row in rows
-        for figure in figures
+        for figure in JUDGED
     )
-    dearest = {figure: max(row[figure] for row in rows) for figure in figures}
+    dearest = {figure: max(row[figure] for row in rows) for figure in JUDGED}
     return Report(
         "scale",
         rows,
         {"ratio": ratio, "bytes": bytes_each},
         [
             at_most(f"engine CPU of a longer line over the shortest, at most {FLAT}", ratio, FLAT),
-            at_most("engine us a unary join, at most 25", dearest[figures[0]], MOST_UNARY_US),
-            at_most("engine us a join in batches, at most 15", dearest[figures[1]], MOST_BATCH_US),
+            at_most("engine us a unary join, at most 25", dearest["unary_us"], MOST_UNARY_US),
+            at_most("engine us a join in batches, at most 15", dearest["batch_us"], MOST_BATCH_US),
             at_most("bytes of the engine a waiting item, at most 600", bytes_each, MOST_BYTES),
         ],
         [
-            f"{JOINS:,} joins a row and way, the median of {TRIES} in turns",
+            "us: CPU of the engine a join, as little as it took; per second: the median",
+            f"{JOINS:,} joins a row and way, {TRIES} times in turns",
             "waiting: when the row begins, with those who joined in the row before",
             f"unary: {RUSH * STREAMS:,} callers at a time; few: {FEW * STREAMS}, without a goal",
             f"batch: {BATCHES} batches of {BATCH} at a time; no rewrite of the append-only file",

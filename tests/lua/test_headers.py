@@ -160,7 +160,7 @@ def test_every_error_is_known_to_python(error: str):
     assert not isinstance(made, ResponseError)
 
 
-def test_all_39_are_walked():
-    assert len(scripts.names()) == 39
+def test_all_40_are_walked():
+    assert len(scripts.names()) == 40
     assert len(LOCKS) == 2
-    assert len(INCLUDES) == 16
+    assert len(INCLUDES) == 17

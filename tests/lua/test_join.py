@@ -258,6 +258,16 @@ async def test_odd_names_are_kept_apart_in_their_own_keys(stage: Stage, name: st
     assert (await stage.changes(name))[-1].why == "schon wég"
 
 
+async def test_the_record_that_it_writes_is_the_one_that_the_others_would(stage: Stage):
+    """They pack a record as a whole; this one puts it together from parts."""
+    (joined,) = await stage.join(a_join("a" * 128, seats=200))
+    packed_again = await stage.client.eval(
+        "return cmsgpack.pack(cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[1])))",
+        1, stage.key("items"), joined.item_id,
+    )  # fmt: skip
+    assert await stage.client.hget(stage.key("items"), joined.item_id) == packed_again
+
+
 async def test_the_same_item_id_belongs_to_one_event(stage: Stage, queue: BookingQueue):
     concert, theatre = await stage.join_one(), await stage.join_one(event_id="theatre")
     assert event_of(new_item_id("theatre")) == "theatre"

@@ -5,7 +5,7 @@ import pytest
 from booking_worker.domain.model import EventStatus, Rate, Status, Task
 from booking_worker.queue.booking_queue import BookingQueue
 from tests.support.clock import BEGINNING, Clock
-from tests.support.stage import EVENT, Stage
+from tests.support.stage import EVENT, Stage, a_join
 
 
 async def test_an_event_that_nobody_joined(stage: Stage, queue: BookingQueue):
@@ -36,6 +36,7 @@ async def test_an_event_that_nobody_joined(stage: Stage, queue: BookingQueue):
         rate=Rate(0.0, 0, 0),
         now_ms=BEGINNING,
         oldest_ms=0,
+        head_seats=0,
     )
 
 
@@ -78,21 +79,23 @@ async def test_why_an_operator_lets_nobody_in(stage: Stage, queue: BookingQueue,
     assert (status.paused, status.paused_because) == (False, "")
 
 
-async def test_the_head_of_the_line_says_how_long_it_has_waited(
+async def test_the_head_of_the_line_says_how_long_it_has_waited_and_for_what(
     stage: Stage, queue: BookingQueue, clock: Clock
 ):
-    first = await stage.join_one("ann")
+    (first,) = await stage.join(a_join("ann", 3))
     await clock.advance(1_000)
     await stage.join_one("ben")
-    assert (await queue.status(EVENT)).oldest_ms == BEGINNING
-    await queue.cancel(first, "ann", "", "test")
-    assert (await queue.status(EVENT)).oldest_ms == BEGINNING + 1_000
+    books = await queue.status(EVENT)
+    assert (books.oldest_ms, books.head_seats) == (BEGINNING, 3)
+    await queue.cancel(first.item_id, "ann", "", "test")
+    books = await queue.status(EVENT)
+    assert (books.oldest_ms, books.head_seats) == (BEGINNING + 1_000, 1)
 
 
 async def test_a_head_without_a_record_says_nothing(stage: Stage, queue: BookingQueue):
     await stage.client.zadd(stage.key("positions"), {"AAAAAAAAAAAA.concert": 1})
     status = await queue.status(EVENT)
-    assert (status.waiting, status.oldest_ms) == (1, 0)
+    assert (status.waiting, status.oldest_ms, status.head_seats) == (1, 0, 0)
     await queue.sweep(EVENT)
 
 

@@ -161,7 +161,7 @@ GUARDS: dict[str, tuple[int, str, str, str, dict[str, int]]] = {
         {},
     ),
     "in order": (3, "claim", "'ZRANGE', positions", "'ZREVRANGE', positions", {}),
-    "one place each": (4, "join", "#live >= places_per_user", "false", {}),
+    "one place each": (4, "includes/has_place", "#live >= places_per_user", "false", {}),
     "one place each, when put back": (
         4, "requeue", ">= places_per_user", ">= 99", {"join": 8, "dead_letter": 2},
     ),
@@ -199,7 +199,7 @@ RULES: dict[str, tuple[str, str, str, dict[str, int]]] = {
     ),
     "attempts end": ("settle_retry", "attempts > max_retries", "attempts > max_retries + 1", {}),
     "a full line": ("join", "waiting >= max_size", "waiting > max_size", {"join": 3}),
-    "the same key, another request": ("join", "known ~= digest", "false", {}),
+    "the same key, another request": ("includes/has_place", "known ~= digest", "false", {}),
     "another engine admits nobody": (
         "claim", "not current or admit == 0", "admit == 0", {"the_engine_is_another": 3},
     ),

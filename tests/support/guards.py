@@ -49,12 +49,12 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "the bound on crashes": ("expire", ">= max_crashes then", ">= 1000000 then"),
     "one place a user": (
-        "join",
+        "includes/has_place",
         "if #live >= places_per_user then return existing(live[1]), nil end",
         "",
     ),
     "the request's digest": (
-        "join",
+        "includes/has_place",
         "if known ~= digest then return 'IDEMPOTENCY_CONFLICT' end",
         "",
     ),
@@ -137,7 +137,7 @@ SCRIPT_EDITS: Final[Mapping[str, tuple[str, str, str]]] = {
         "local now = engine_clock()",
         "local now = engine_clock() + 600000 -- as if it came from a replica",
     ),
-    "the certainty": ("sell_out", "if not certain or", "if"),
+    "the certainty": ("sell_out", "if not certain then return -1 end\n", ""),
 }
 
 

@@ -168,6 +168,7 @@ def event_status(event: EventStatus) -> admin_pb2.EventStatus:
         ),
         now_ms=event.now_ms,
         oldest_ms=event.oldest_ms,
+        head_seats=event.head_seats,
     )
 
 

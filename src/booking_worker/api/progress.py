@@ -26,14 +26,14 @@ class _Seen(NamedTuple):
     since: float
 
 
-def could_move(status: EventStatus, head_seats: int) -> bool:
+def could_move(status: EventStatus) -> bool:
     """Whether the head of this line ought to be admitted now."""
     return (
         status.waiting > 0
         and not status.sold_out
         and not status.paused
         and status.capacity_known
-        and (status.capacity is None or status.capacity >= head_seats)
+        and (status.capacity is None or status.capacity >= status.head_seats)
     )
 
 
@@ -117,18 +117,15 @@ class LineWatch:
         for status in books:
             if isinstance(status, BaseException):
                 raise status
-            await self._look_at(status)
+            self._look_at(status)
         del self._to_look_at[:_MOST_EVENTS_PER_LOOK]
 
-    async def _look_at(self, status: EventStatus) -> None:
-        event_id, seats = status.event_id, 0
+    def _look_at(self, status: EventStatus) -> None:
+        event_id = status.event_id
         self._paused.pop(event_id, None)
         if status.paused_because and status.waiting:
             self._paused[event_id] = status.paused_because
-        if status.waiting and status.capacity is not None:
-            head = await self._queue.list_items(event_id, "waiting", 0, 1)
-            seats = head[0].seats if head else 0
-        if not could_move(status, seats):
+        if not could_move(status):
             self._seen.pop(event_id, None)
             return
         seen = self._seen.get(event_id)

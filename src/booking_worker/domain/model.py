@@ -268,6 +268,8 @@ class EventStatus:
     now_ms: int
     oldest_ms: int
     """When the head of the line joined; 0 when nobody waits."""
+    head_seats: int
+    """How many the head of the line asks for; 0 when nobody waits."""
 
 
 class Layout(NamedTuple):

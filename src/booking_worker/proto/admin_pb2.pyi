@@ -102,6 +102,7 @@ class EventStatus(_message.Message):
     NOW_MS_FIELD_NUMBER: _builtins.int
     OLDEST_MS_FIELD_NUMBER: _builtins.int
     PAUSED_BECAUSE_FIELD_NUMBER: _builtins.int
+    HEAD_SEATS_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     waiting: _builtins.int
     processing: _builtins.int
@@ -133,6 +134,8 @@ class EventStatus(_message.Message):
     """when the head of the line joined; 0 when nobody waits"""
     paused_because: _builtins.str
     """why an operator has to resume; empty when none has to"""
+    head_seats: _builtins.int
+    """how many seats the head of the line asks for"""
     @_builtins.property
     def rate(self) -> Global___Rate: ...
     def __init__(
@@ -164,10 +167,11 @@ class EventStatus(_message.Message):
         now_ms: _builtins.int = ...,
         oldest_ms: _builtins.int = ...,
         paused_because: _builtins.str = ...,
+        head_seats: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "capacity", b"capacity", "rate", b"rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "admitted", b"admitted", "awaiting_payment", b"awaiting_payment", "cancelled", b"cancelled", "capacity", b"capacity", "capacity_exact", b"capacity_exact", "capacity_known", b"capacity_known", "completed", b"completed", "confirmed_seats", b"confirmed_seats", "dead_letters", b"dead_letters", "event_id", b"event_id", "expired", b"expired", "failed", b"failed", "held_seats", b"held_seats", "joined", b"joined", "now_ms", b"now_ms", "oldest_ms", b"oldest_ms", "paused", b"paused", "paused_because", b"paused_because", "processing", b"processing", "processing_seats", b"processing_seats", "rate", b"rate", "rejected", b"rejected", "sold_out", b"sold_out", "sold_out_items", b"sold_out_items", "total_seats", b"total_seats", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_capacity", b"_capacity", "admitted", b"admitted", "awaiting_payment", b"awaiting_payment", "cancelled", b"cancelled", "capacity", b"capacity", "capacity_exact", b"capacity_exact", "capacity_known", b"capacity_known", "completed", b"completed", "confirmed_seats", b"confirmed_seats", "dead_letters", b"dead_letters", "event_id", b"event_id", "expired", b"expired", "failed", b"failed", "head_seats", b"head_seats", "held_seats", b"held_seats", "joined", b"joined", "now_ms", b"now_ms", "oldest_ms", b"oldest_ms", "paused", b"paused", "paused_because", b"paused_because", "processing", b"processing", "processing_seats", b"processing_seats", "rate", b"rate", "rejected", b"rejected", "sold_out", b"sold_out", "sold_out_items", b"sold_out_items", "total_seats", b"total_seats", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__capacity: _TypeAlias = _typing.Literal["capacity"]  # noqa: Y015
     _WhichOneofArgType__capacity: _TypeAlias = _typing.Literal["_capacity", b"_capacity"]  # noqa: Y015

@@ -144,7 +144,7 @@ def item_record(
 
 def event_status(event_id: str, answer: Sequence[Any]) -> EventStatus:
     """The books of an event from what status.lua gives."""
-    now_ms, waiting, dead_letters, oldest_ms, current, flat = answer
+    now_ms, waiting, dead_letters, oldest_ms, head_seats, current, flat = answer
     state: Mapping[bytes, bytes] = dict(zip(flat[::2], flat[1::2], strict=True))
 
     def count(field: bytes) -> int:
@@ -179,6 +179,7 @@ def event_status(event_id: str, answer: Sequence[Any]) -> EventStatus:
         rate=rate(state.get(b"rate_weight"), state.get(b"rate_at"), state.get(b"rate_since")),
         now_ms=now_ms,
         oldest_ms=oldest_ms,
+        head_seats=head_seats,
     )
 
 

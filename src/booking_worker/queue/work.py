@@ -204,6 +204,11 @@ class Work(Transitions):
         """Found being paid before its release: ``awaiting_payment`` a little longer, once."""
         return await self._settle("settle_paying", lease)
 
+    async def next_deadline(self, event_id: str) -> int | None:
+        """Milliseconds until the next deadline, negative once it has passed; None without any."""
+        in_ms: int | None = await self._run("next_deadline", event_id)
+        return in_ms
+
     async def expire(self, event_id: str, limit: int = 500, overdue_ms: int = 0) -> Expired:
         """Act on deadlines of an event that passed ``overdue_ms`` ago, the earliest first."""
         moved, more, next_in_ms = await self._run(

@@ -142,15 +142,16 @@ class TimeoutHandler:
         # Taken out first: whoever tells of news from now on has it looked at again.
         del self._due[event_id]
         is_ours = self._house.is_ours(event_id)
-        while True:
-            expired = await self._queue.expire(event_id, overdue_ms=0 if is_ours else _OVERDUE_MS)
-            if not expired.more:
-                break
+        overdue_ms = 0 if is_ours else _OVERDUE_MS
+        next_in_ms = await self._queue.next_deadline(event_id)
+        more = next_in_ms is not None and next_in_ms <= -overdue_ms
+        while more:
+            _, more, next_in_ms = await self._queue.expire(event_id, overdue_ms=overdue_ms)
         wait = _LONGEST_SECONDS
-        if expired.next_in_ms is not None:
+        if next_in_ms is not None:
             self._house.want(event_id)
             if is_ours:
-                wait = min(max(expired.next_in_ms / 1000, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+                wait = min(max(next_in_ms / 1000, _SHORTEST_SECONDS), _LONGEST_SECONDS)
         due = self._clock() + wait
         self._due[event_id] = min(self._due.get(event_id, due), due)
 

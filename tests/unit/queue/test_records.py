@@ -137,8 +137,9 @@ def test_the_books_of_an_event():
     flat = state(
         capacity=5, total_seats=9, held_seats=4, held=2, exact=1, epoch="x", seq=7, sold_out=1
     )
-    books = records.event_status("concert", [10, 3, 1, 2, 1, flat])
+    books = records.event_status("concert", [10, 3, 1, 2, 6, 1, flat])
     assert (books.now_ms, books.waiting, books.dead_letters, books.oldest_ms) == (10, 3, 1, 2)
+    assert books.head_seats == 6
     assert (books.capacity, books.total_seats, books.held_seats) == (5, 9, 4)
     assert (books.awaiting_payment, books.joined) == (2, 7)
     assert (books.capacity_known, books.capacity_exact, books.paused) == (True, True, False)
@@ -156,14 +157,14 @@ def test_the_books_of_an_event():
 def test_what_is_known_of_capacity(
     fields: dict[str, Any], current: int, capacity: int | None, known: bool, paused: bool
 ):
-    books = records.event_status("concert", [10, 0, 0, 0, current, state(**fields)])
+    books = records.event_status("concert", [10, 0, 0, 0, 0, current, state(**fields)])
     assert (books.capacity, books.capacity_known, books.paused) == (capacity, known, paused)
 
 
 @pytest.mark.parametrize("current", [0, 1])
 def test_why_an_event_is_paused(current: int):
     fields = state(epoch="x", paused="the hall is flooded", paused_by="operator:kim")
-    books = records.event_status("concert", [10, 0, 0, 0, current, fields])
+    books = records.event_status("concert", [10, 0, 0, 0, 0, current, fields])
     assert (books.paused, books.paused_because) == (True, "the hall is flooded")
 
 

@@ -27,7 +27,7 @@ return nil
 
 
 def test_every_lua_file_is_a_transition_and_no_include_is():
-    assert len(scripts.names()) == 39
+    assert len(scripts.names()) == 40
     assert "join" in scripts.names()
     assert "now" not in scripts.names()
 

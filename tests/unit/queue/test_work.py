@@ -77,8 +77,10 @@ async def test_a_status_is_answered_as_the_word_of_the_domain(stage: Stage, queu
 
 async def test_the_next_deadline_is_none_or_milliseconds(stage: Stage, queue: BookingQueue):
     assert (await queue.expire(EVENT)).next_in_ms is None
+    assert await queue.next_deadline(EVENT) is None
     await stage.join_one()
     assert (await queue.expire(EVENT)).next_in_ms == LIMITS.queue_timeout_ms
+    assert await queue.next_deadline(EVENT) == LIMITS.queue_timeout_ms
 
 
 @pytest.mark.parametrize("available, capacity", [(None, None), (7, 7), (0, 0), (-1, 0)])

@@ -18,7 +18,7 @@ def books(event_id: str, capacity: int | None, known: bool = True) -> EventStatu
         cancelled=0, sold_out_items=0, rejected=0, failed=0, joined=10, admitted=3, dead_letters=0,
         capacity=capacity, capacity_known=known, capacity_exact=True, processing_seats=1,
         held_seats=4, confirmed_seats=0, total_seats=10, sold_out=False, paused=False,
-        paused_because="", rate=Rate(0.0, 0, 0), now_ms=1, oldest_ms=1,
+        paused_because="", rate=Rate(0.0, 0, 0), now_ms=1, oldest_ms=1, head_seats=1,
     )  # fmt: skip
 
 

@@ -58,13 +58,13 @@ async def run_once(house: Housekeeping, handler: TimeoutHandler, time: Time) -> 
 def looks(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The events that are looked at from now on."""
     seen: list[str] = []
-    expire = stage.queue.expire
+    next_deadline = stage.queue.next_deadline
 
-    async def noted(event_id: str, limit: int = 500, overdue_ms: int = 0) -> Expired:
+    async def noted(event_id: str) -> int | None:
         seen.append(event_id)
-        return await expire(event_id, limit, overdue_ms)
+        return await next_deadline(event_id)
 
-    monkeypatch.setattr(stage.queue, "expire", noted)
+    monkeypatch.setattr(stage.queue, "next_deadline", noted)
     return seen
 
 
@@ -258,14 +258,14 @@ async def test_an_event_that_is_away_holds_up_no_deadline_however_many_are_due(
     monkeypatch.setattr("booking_worker.worker.timeouts._MOST_AT_ONCE", 1)
     item_id = await stage.join_one()
     await stage.clock.advance(LIMITS.queue_timeout_ms)
-    expire = stage.queue.expire
+    next_deadline = stage.queue.next_deadline
 
-    async def troubled(event_id: str, overdue_ms: int) -> Expired:
+    async def troubled(event_id: str) -> int | None:
         if event_id == "away":
             raise EngineUnavailable("away")
-        return await expire(event_id, overdue_ms=overdue_ms)
+        return await next_deadline(event_id)
 
-    monkeypatch.setattr(stage.queue, "expire", troubled)
+    monkeypatch.setattr(stage.queue, "next_deadline", troubled)
     house, time = Alone(stage.queue), Time()
     handler = TimeoutHandler(stage.queue, house, metrics, 30.0, clock=time)
     for event_id in ("away", EVENT):

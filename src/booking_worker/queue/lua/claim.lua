@@ -45,10 +45,10 @@ local function claim_ready(task)
     if item then lease(id, item) end
   end
 end
-
-if confirm == 1 then claim_ready('confirm') end
-if release == 1 and leases < limit then claim_ready('release') end
-if reserve == 1 and leases < limit then claim_ready('reserve') end
+local any_ready = redis.call('ZCARD', tasks) > 0
+if any_ready and confirm == 1 then claim_ready('confirm') end
+if any_ready and release == 1 and leases < limit then claim_ready('release') end
+if any_ready and reserve == 1 and leases < limit then claim_ready('reserve') end
 
 -- Who stands at the head of the line: in order, while there is something left to sell.
 local capacity = tonumber(event[2] or 0)
@@ -109,7 +109,7 @@ elseif stuck and not idle and reserve == 1 then
   answer[2] = 1
   if not current or (not unlimited and (not exact or nothing_left)) then answer[3] = 1 end
 end
-if redis.call('ZCOUNT', tasks, SUSPECT, '+inf') > 0 then
+if any_ready and redis.call('ZCOUNT', tasks, SUSPECT, '+inf') > 0 then
   for task, takes in pairs({ confirm = confirm, release = release, reserve = reserve }) do
     if takes == 1 and redis.call('ZCOUNT', tasks, ranks_of(task, true)) > 0 then answer[4] = 1 end
   end

@@ -1,119 +1,104 @@
 -- Take places in the line of one event, many at once; who has one already is told which.
 --
+-- Under load this is most of what the engine does, so it makes few tables and few functions: what
+-- it writes is put together from strings.
+--
 -- KEYS  queue      list        item ids in arrival order
 --       positions  sorted set  waiting item id -> sequence number
 --       timeouts   sorted set  item id -> deadline, ms
 --       users      hash        user id -> ids of the live places, in order, joined by spaces
---       requests   prefix      + user id, line feed, idempotency key: item id
---       state      hash        counters and capacity of the event
+--       gaps       sorted set  numbers of those who left from the middle
+--       changes    stream      status changes of the event, capped
+--       state      hash        counters and capacity of the event; `front`, see front.lua
 -- ARGV  max_size          int
---       places_per_user   int
 --       queue_timeout_ms  int
---       joins             msgpack: an array of
---                         [item_id, user_id, seats, details, idempotency_key, digest]
+--       joins             msgpack: six values for each join, all in a row: item_id, user_id,
+--                         seats, details (as packed in the record), idempotency_key, digest
+--       actor
 -- RETURNS one answer for each join: its position (a new place), {item_id, position, status} of
 --         the place already held, or the name of an error
--- ERRORS  QUEUE_FULL IDEMPOTENCY_CONFLICT
+-- ERRORS  QUEUE_FULL
 --
 -- @include engine
--- @include front
--- @include record
+-- @include has_place
+-- @include now
 -- @include repeated
--- @include change
 -- @include wake
 
-local asked = cmsgpack.unpack(joins)
-local user_ids = {}
-for at, join in ipairs(asked) do user_ids[at] = join[2] end
+local asked, user_ids = { cmsgpack.unpack(joins) }, {}
+for at = 2, #asked, 6 do user_ids[#user_ids + 1] = asked[at] end
 local places_of = redis.call('HMGET', users, unpack(user_ids))
 
 local event = redis.call('HMGET', state, 'seq', 'idle')
 local seq = tonumber(event[1] or 0)
 local waiting = redis.call('ZCARD', positions)
-local deadline = now + queue_timeout_ms
+local pack = cmsgpack.pack
+local packed_now = pack(now)
 
-local answers, records, ranks, arrivals, deadlines, places = {}, {}, {}, {}, {}, {}
-local new_places, new_keys, new_positions, again = {}, {}, {}, false
+-- Of those who are new and not written yet: ids, and what HSET takes, twice.
+local fresh, ids, records, places = 0, {}, {}, {}
+local answers, made, came, again, first = {}, {}, {}, false, nil
 
-local function existing(id)
-  if new_positions[id] then return { id, new_positions[id], 'waiting' } end
-  local rank = redis.call('ZRANK', positions, id)
-  if rank then return { id, rank + 1, 'waiting' } end
-  local item = any_item(id)
-  return item and { id, 0, item.status }
-end
-
--- The place that this idempotency key was given, an error, or nil.
-local function by_key(user_id, key, digest)
-  local field = user_id .. '\n' .. key
-  local id, known = nil, new_keys[field]
-  if known then
-    id, known = known[1], known[2]
-  else
-    id = redis.call('GET', requests .. field)
-    local item = id and any_item(id)
-    known = item and item.more.digest
+local function write()
+  if fresh == 0 then return end
+  local before = seq - fresh
+  if waiting == fresh then
+    -- Nobody stood in the line: the next number is the first beyond the front.
+    redis.call('HSET', state, 'front', before)
+    redis.call('UNLINK', gaps)
   end
-  if not known then return nil end
-  if known ~= digest then return 'IDEMPOTENCY_CONFLICT' end
-  return existing(id)
+  redis.call('HSET', items, unpack(records))
+  redis.call('HSET', users, unpack(places))
+  redis.call('RPUSH', queue, unpack(ids))
+  local scores = records
+  for at = 1, fresh do scores[2 * at - 1], scores[2 * at] = before + at, ids[at] end
+  redis.call('ZADD', positions, unpack(scores))
+  for at = 1, fresh do scores[2 * at - 1] = now + queue_timeout_ms end
+  redis.call('ZADD', timeouts, unpack(scores))
 end
 
--- The place that this user has to be content with, or nil and the places that are left.
-local function by_user(held)
-  if not held then return nil, nil end
-  local live = {}
-  for id in string.gmatch(held, '%S+') do
-    if new_positions[id] or redis.call('HEXISTS', items, id) == 1 then live[#live + 1] = id end
+for at, user_id in ipairs(user_ids) do
+  local id, _, seats, details, key, digest = unpack(asked, 6 * at - 5, 6 * at)
+  local held, answer = places_of[at], nil
+  if came[user_id] then
+    write()
+    fresh, ids, records, places = 0, {}, {}, {}
+    held = redis.call('HGET', users, user_id)
   end
-  if #live >= places_per_user then return existing(live[1]), nil end
-  return nil, live[1] and table.concat(live, ' ')
-end
-
-for at, join in ipairs(asked) do
-  local id, user_id, seats, details, key, digest = unpack(join)
-  local answer, held = key ~= '' and by_key(user_id, key, digest), nil
-  if not answer then answer, held = by_user(new_places[user_id] or places_of[at]) end
+  came[user_id] = true
+  if key ~= '' then answer = by_key(user_id, key, digest) end
+  if held and not answer then answer, held = by_user(held) end
   if answer then
     answers[at], again = answer, again or type(answer) == 'table'
   elseif waiting >= max_size then
     answers[at] = 'QUEUE_FULL'
   else
-    seq = seq + 1
-    waiting = waiting + 1
-    local more = {}
+    seq, waiting, fresh, first = seq + 1, waiting + 1, fresh + 1, first or id
+    local more = '\144'
     if key ~= '' then
-      more.key, more.digest = key, digest
+      more = pack({ key = key, digest = digest })
       redis.call('SET', requests .. user_id .. '\n' .. key, id)
-      new_keys[user_id .. '\n' .. key] = { id, digest }
     end
-    local n, m = #arrivals + 1, #records + 1
-    arrivals[n], records[m] = id, id
-    records[m + 1] = cmsgpack.pack('waiting', user_id, seats, seq, now, more, details)
-    ranks[m], ranks[m + 1] = seq, id
-    deadlines[m], deadlines[m + 1] = deadline, id
-    new_places[user_id] = held and held .. ' ' .. id or id
-    places[m], places[m + 1] = user_id, new_places[user_id]
-    new_positions[id] = waiting
+    local who, numbers = pack(user_id), pack(seats, seq)
+    ids[fresh], records[2 * fresh - 1] = id, id
+    records[2 * fresh] = '\167waiting' .. who .. numbers .. packed_now .. more .. details
+    places[2 * fresh - 1], places[2 * fresh] = user_id, held and held .. ' ' .. id or id
     answers[at] = waiting
-    made[n] = { id, user_id, '', 'waiting', 'joined', seats, seq, '', '', 0 }
+    made[#made + 1] = '\154' .. pack(id) .. who .. '\160\167waiting\166joined'
+      .. numbers .. '\160\160\0'
   end
 end
 
-if #arrivals > 0 then
-  if waiting == #arrivals then begin_line(seq - waiting) end
-  redis.call('HSET', items, unpack(records))
-  redis.call('ZADD', positions, unpack(ranks))
-  redis.call('ZADD', timeouts, unpack(deadlines))
-  redis.call('HSET', users, unpack(places))
-  redis.call('RPUSH', queue, unpack(arrivals))
+if first then
+  write()
   redis.call('HSET', state, 'seq', seq)
-  if not event[1] then redis.call('HSET', state, 'born', arrivals[1], 'born_in', engine()) end
+  if not event[1] then redis.call('HSET', state, 'born', first, 'born_in', engine()) end
   if event[2] or not event[1] then
     redis.call('HDEL', state, 'idle')
     wake()
   end
-  publish_changes()
+  redis.call('XADD', changes, 'MAXLEN', '~', 100000, '*', 'at', now, 'by', actor,
+    'c', struct.pack('>BH', 220, #made) .. table.concat(made))
 elseif again then
   repeated()
 end

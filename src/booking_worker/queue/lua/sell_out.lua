@@ -19,8 +19,9 @@ local event = redis.call('HMGET', state,
 local certain = event[2] == '1' and event[3] ~= '1' and tonumber(event[1] or 0) <= 0
   and tonumber(event[4] or 0) == 0 and tonumber(event[5] or 0) == 0
   and event[6] == engine() and not event[7] and now >= tonumber(event[8] or 0)
+if not certain then return -1 end
 local waiting = redis.call('ZRANGE', positions, 0, limit - 1)
-if not certain or #waiting == 0 then return -1 end
+if #waiting == 0 then return -1 end
 
 redis.call('HSET', state, 'sold_out', 1)
 for _, id in ipairs(waiting) do

@@ -2,6 +2,7 @@
 --
 -- An entry has `at` (ms), `by` (who did it) and `c`: msgpack, an array of changes
 -- [item_id, user_id, before, after, why, seats, seq, booking_id, booking_reference, pay_by_ms].
+-- join.lua puts the same together by itself.
 --
 -- KEYS  changes  stream  status changes of the event, capped
 -- ARGV  actor

@@ -4,17 +4,12 @@
 -- in the line or in the gaps. So a position is its number, less the front, less the gaps before it,
 -- and as many more as came back with a number up to the front; these few are found by rank.
 -- The front moves on into the gaps by some at a time, so that a gap costs O(log n) once. Where the
--- front is not known, all are found by rank.
+-- front is not known, all are found by rank. It is known from the first who joins an empty line: see
+-- join.lua.
 --
 -- KEYS  positions  sorted set  waiting item id -> sequence number
 --       gaps       sorted set  sequence number -> itself, of those beyond the front that left
 --       state      hash        front, seq
-
--- Of a line in which nobody stands: the next number is the first beyond the front.
-local function begin_line(seq)
-  redis.call('HSET', state, 'front', seq)
-  redis.call('UNLINK', gaps)
-end
 
 local front
 

@@ -2,7 +2,8 @@
 --
 -- A record is seven msgpack values in a row: status, user_id, seats, seq, joined_at_ms, more,
 -- details. What changes after the join is in the map `more`, so that a waiting item stays small;
--- details come last, so that a reader of the first values need not unpack them.
+-- details come last, so that a reader of the first values need not unpack them. join.lua puts the
+-- first record of an item together by itself.
 --
 -- KEYS  items    hash    item id -> record; live items and dead letters
 --       results  prefix  + item id: record of a final item, with its expiry

@@ -16,13 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgpack
 from redis import Redis
 
 from bench import requests
 from booking_worker.domain.model import Join
 from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.queue import keys, scripts
+from booking_worker.queue.line import pack_joins
 from booking_worker.telemetry.logs import configure
 
 LIMITS = {
@@ -54,7 +54,7 @@ def calls(event_id: str, joins: int, batch: int) -> list[list[Any]]:
 
 
 def _values(given: dict[str, Any], names: Sequence[str], asked: list[Join]) -> list[Any]:
-    given = given | {"joins": msgpack.packb(asked, use_bin_type=False)}
+    given = given | {"joins": pack_joins(asked)}
     return [given[name] for name in names]
 
 

@@ -220,7 +220,7 @@ def run(scale: float) -> Report:
                     filled = waiting
                     for count in PROCESSES:
                         # Those wait too who came while the row before was measured.
-                        what = {"waiting": f"{crowd.came:,}", "events": events, "processes": count}
+                        what = {"waiting": f"{crowd.came:,}", "events": events, "procs": count}
                         rows.append(what | measure(directory, port, client, crowd, count))
     return report(rows, bytes_each)
 
@@ -229,9 +229,9 @@ def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
     """The shortest line is the reference of each kind of run."""
     shortest: dict[tuple[int, int], dict[str, Any]] = {}
     for row in rows:
-        shortest.setdefault((row["events"], row["processes"]), row)
+        shortest.setdefault((row["events"], row["procs"]), row)
     ratio = max(
-        row[figure] / shortest[row["events"], row["processes"]][figure]
+        row[figure] / shortest[row["events"], row["procs"]][figure]
         for row in rows
         for figure in JUDGED
     )

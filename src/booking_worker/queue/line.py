@@ -29,8 +29,11 @@ _WAITING: Final = Status.WAITING
 _pack: Final = msgpack.Packer(use_bin_type=False).pack
 
 
-def _packed(joins: Sequence[Join]) -> bytes:
-    """One argument for all: a client that encodes each value costs more than the join itself."""
+def pack_joins(joins: Sequence[Join]) -> bytes:
+    """What join.lua takes: six msgpack values for each join, all in a row.
+
+    One argument for all: a client that encodes each value costs more than the join itself.
+    """
     values: list[str | int | bytes] = []
     for item_id, user_id, seats, details, key, digest in joins:
         values += (item_id, user_id, seats, _pack(details), key, digest)
@@ -90,7 +93,7 @@ class Line(Transitions):
         self, event_id: str, joins: Sequence[Join], actor: str, taker: Taker, until: float
     ) -> None:
         reading = Reading(taker, partial(self._outcomes, event_id, joins))
-        self._run_for("join", event_id, reading, until, joins=_packed(joins), actor=actor)
+        self._run_for("join", event_id, reading, until, joins=pack_joins(joins), actor=actor)
 
     def _outcomes(
         self, event_id: str, joins: Sequence[Join], answers: Sequence[Any]

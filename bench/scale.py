@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 from random import Random
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -98,12 +99,20 @@ class Crowd:
         ]
 
 
-async def fill(port: int, crowd: Crowd, number: int) -> None:
+class Line(NamedTuple):
+    """An engine of its own, and who waits there."""
+
+    port: int
+    client: Redis
+    crowd: Crowd
+
+
+async def fill(line: Line, number: int) -> None:
     """Bring so many into the lines, by the script alone."""
     by_event: dict[str, list[int]] = {}
-    for event_id, at in crowd.take(number):
+    for event_id, at in line.crowd.take(number):
         by_event.setdefault(event_id, []).append(at)
-    async with AsyncRedis(port=port) as client:
+    async with AsyncRedis(port=line.port) as client:
         queue = BookingQueue(client, LIMITS)
         for event_id, numbers in by_event.items():
             for start in range(0, len(numbers), FILL):
@@ -112,15 +121,15 @@ async def fill(port: int, crowd: Crowd, number: int) -> None:
 
 
 @contextmanager
-def engine(directory: Path) -> Iterator[tuple[int, Redis]]:
-    """A server of its own: its port, and a client."""
+def engine(directory: Path, events: int) -> Iterator[Line]:
+    """A server of its own, where nobody waits yet."""
     process = EngineProcess(directory)
     asyncio.run(process.start())
     try:
         with Redis(port=process.port) as client:
             # It comes now and then, and would be in one row and not in the next.
             client.config_set("auto-aof-rewrite-percentage", 0)
-            yield process.port, client
+            yield Line(process.port, client, Crowd(events))
     finally:
         process.kill()
 
@@ -137,7 +146,7 @@ def memory(client: Redis) -> int:
     return int(info["used_memory"])
 
 
-def wait_until_told(client: Redis, crowd: Crowd) -> None:
+def wait_until_told(line: Line) -> None:
     """Return once the service has told of all that the lines were filled with.
 
     Raises:
@@ -145,8 +154,8 @@ def wait_until_told(client: Redis, crowd: Crowd) -> None:
     """
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        pipeline = client.pipeline(transaction=False)
-        for event_id in crowd.event_ids:
+        pipeline = line.client.pipeline(transaction=False)
+        for event_id in line.crowd.event_ids:
             named = keys.of_event(event_id)
             pipeline.xrevrange(named["changes"], count=1)
             pipeline.hget(named["state"], "cursor")
@@ -160,39 +169,35 @@ def wait_until_told(client: Redis, crowd: Crowd) -> None:
     raise processes.BenchmarkError("the service does not get through the changes of the fill")
 
 
-def measure(directory: Path, port: int, client: Redis, crowd: Crowd, count: int) -> dict[str, Any]:
+def measure(directory: Path, line: Line, count: int) -> dict[str, Any]:
     """Joins through so many processes: how many a second, and what each cost the engine."""
-    tries: list[dict[str, Any]] = []
+    settings = {**SETTINGS, "REDIS_PORT": line.port}
+    figures: dict[str, Any] = {}
     with (
         processes.sandbox(directory, tickets=TICKETS) as peers,
-        processes.service(
-            directory, peers, {**SETTINGS, "REDIS_PORT": port}, "--processes", str(count)
-        ) as service,
+        processes.service(directory, peers, settings, "--processes", str(count)) as service,
     ):
-        wait_until_told(client, crowd)
-        for _ in range(TRIES):
-            one: dict[str, Any] = {}
-            for name, method, messages, connections, streams in (
-                ("few", "EnqueueBooking", crowd.unary(JOINS), FEW, STREAMS),
-                ("unary", "EnqueueBooking", crowd.unary(JOINS), RUSH, STREAMS),
-                ("batch", "EnqueueBookings", crowd.batches(JOINS), BATCHES, 1),
-            ):
-                before = cpu_us(client)
-                load = processes.load(
-                    service,
-                    method,
-                    messages,
-                    directory=directory,
-                    connections=connections,
-                    streams=streams,
-                )
-                one[f"{name}_us"] = round((cpu_us(client) - before) / JOINS, 1)
-                one[f"{name}_per_second"] = round(JOINS / load["seconds"])
-            tries.append(one)
-    return _taken_together(tries)
+        wait_until_told(line)
+        for name, method, messages, connections, streams in (
+            ("few", "EnqueueBooking", line.crowd.unary(JOINS), FEW, STREAMS),
+            ("unary", "EnqueueBooking", line.crowd.unary(JOINS), RUSH, STREAMS),
+            ("batch", "EnqueueBookings", line.crowd.batches(JOINS), BATCHES, 1),
+        ):
+            before = cpu_us(line.client)
+            load = processes.load(
+                service,
+                method,
+                messages,
+                directory=directory,
+                connections=connections,
+                streams=streams,
+            )
+            figures[f"{name}_us"] = round((cpu_us(line.client) - before) / JOINS, 1)
+            figures[f"{name}_per_second"] = round(JOINS / load["seconds"])
+    return figures
 
 
-def _taken_together(tries: list[dict[str, Any]]) -> dict[str, Any]:
+def taken_together(tries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The least and the median of each cost, and the median of each rate."""
     figures: dict[str, Any] = {}
     for name in tries[0]:
@@ -204,37 +209,50 @@ def _taken_together(tries: list[dict[str, Any]]) -> dict[str, Any]:
     return figures
 
 
+def in_turns(
+    directory: Path, lines: Sequence[Line], count: int
+) -> tuple[list[dict[str, Any]], float]:
+    """A row for each line, and what a join costs in a longer one over the first, at worst."""
+    waiting = [line.crowd.came for line in lines]
+    tries = [[measure(directory, line, count) for line in lines] for _ in range(TRIES)]
+    rows = [
+        {"waiting": f"{number:,}", "events": len(line.crowd.event_ids), "procs": count}
+        | taken_together(of_line)
+        for number, line, of_line in zip(waiting, lines, zip(*tries, strict=True), strict=True)
+    ]
+    ratio = max(
+        median(one[at][figure] / one[0][figure] for one in tries)
+        for at in range(1, len(lines))
+        for figure in JUDGED
+    )
+    return rows, ratio
+
+
 def run(scale: float) -> Report:
     """See the module; ``scale`` shortens all lines."""
     rows: list[dict[str, Any]] = []
-    bytes_each = 0.0
+    ratios: list[float] = []
+    bytes_each: list[float] = []
     with processes.work_dir() as directory:
-        for events in EVENTS:
-            with engine(directory / f"engine-{events}") as (port, client):
-                crowd, filled = Crowd(events), 0
+        for events, count in product(EVENTS, PROCESSES):
+            with ExitStack() as stack:
+                lines: list[Line] = []
                 for waiting in (int(length * scale) for length in WAITING):
-                    before = memory(client)
-                    asyncio.run(fill(port, crowd, waiting - filled))
-                    if waiting > filled:
-                        bytes_each = max(bytes_each, (memory(client) - before) / (waiting - filled))
-                    filled = waiting
-                    for count in PROCESSES:
-                        # Those wait too who came while the row before was measured.
-                        what = {"waiting": f"{crowd.came:,}", "events": events, "procs": count}
-                        rows.append(what | measure(directory, port, client, crowd, count))
-    return report(rows, bytes_each)
+                    own = directory / f"{events}-{count}-{waiting}"
+                    line = stack.enter_context(engine(own, events))
+                    lines.append(line)
+                    before = memory(line.client)
+                    asyncio.run(fill(line, waiting))
+                    if waiting:
+                        bytes_each.append((memory(line.client) - before) / waiting)
+                of_count, ratio = in_turns(directory, lines, count)
+                rows += of_count
+                ratios.append(ratio)
+    return report(rows, max(ratios), max(bytes_each))
 
 
-def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
-    """The shortest line is the reference of each kind of run."""
-    shortest: dict[tuple[int, int], dict[str, Any]] = {}
-    for row in rows:
-        shortest.setdefault((row["events"], row["procs"]), row)
-    ratio = max(
-        row[figure] / shortest[row["events"], row["procs"]][figure]
-        for row in rows
-        for figure in JUDGED
-    )
+def report(rows: list[dict[str, Any]], ratio: float, bytes_each: float) -> Report:
+    """Of all rows, the dearest is judged."""
     dearest = {figure: max(row[figure] for row in rows) for figure in JUDGED}
     return Report(
         "scale",
@@ -248,8 +266,9 @@ def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
         ],
         [
             "us: CPU of the engine a join, as little as it took; per second: the median",
-            f"{JOINS:,} joins a row and way, {TRIES} times in turns",
-            "waiting: when the row begins, with those who joined in the row before",
+            f"{JOINS:,} joins a row and way, {TRIES} times, the lines of three lengths in turns",
+            "longer over shortest: of each turn by itself, the median",
+            "waiting: at first; those who join meanwhile wait as well",
             f"unary: {RUSH * STREAMS:,} callers at a time; few: {FEW * STREAMS}, without a goal",
             f"batch: {BATCHES} batches of {BATCH} at a time; no rewrite of the append-only file",
         ],

@@ -20,6 +20,8 @@ from booking_worker.worker.rounds import Rounds
 from booking_worker.worker.suspects import Suspects
 
 _NO_TASKS: Final[frozenset[Task]] = frozenset()
+_BLOCKED_SECONDS: Final = 5.0
+"""What unblocks an event wakes it; so often those are asked as well whose turn it is not."""
 
 _log = get_logger(__name__)
 
@@ -29,7 +31,8 @@ class Claims:
 
     An event may have work when it is woken, when its last claim brought as many tasks as were
     asked for, when somebody waits there and one of its tasks has ended, and, once a second, when
-    its turn comes in a look at all events. ``hand_back`` takes leases that are not needed.
+    its turn comes in a look at all events (every 5 s for all where somebody waited in vain).
+    ``hand_back`` takes leases that are not needed.
     A suspect is claimed when nothing is in hand, and nothing beside it.
     """
 
@@ -57,6 +60,8 @@ class Claims:
         self._trial: Lease | None = None
         self._suspects = Suspects()
         self._tasks = ALL_TASKS
+        self._clock = clock
+        self._ask_blocked_at = clock()
 
     def wake(self, event_id: str) -> None:
         """Something of this event may be claimed; of any, when empty."""
@@ -125,7 +130,9 @@ class Claims:
             return False
         for event_id in await self._rounds.turn():
             self._candidates.add(event_id)
-        self._candidates.add_blocked()
+        if self._clock() >= self._ask_blocked_at:
+            self._ask_blocked_at = self._clock() + _BLOCKED_SECONDS
+            self._candidates.add_blocked()
         return True
 
     async def _hear_of_the_rest(self, *, may_claim: bool) -> None:

@@ -117,6 +117,32 @@ async def test_a_lost_wake_is_made_up_for_by_the_look_at_all_events(stage: Stage
     assert await scripted.statuses([item_id]) == [Status.AWAITING_PAYMENT]
 
 
+async def test_of_many_lines_that_are_blocked_some_are_asked_each_second_and_all_every_fifth(
+    stage: Stage, scripted: Crew, monkeypatch: pytest.MonkeyPatch
+):
+    now, events = 1_000.0, [f"event-{at}" for at in range(30)]
+    for event_id in events:
+        await stage.join_one(event_id=event_id)
+        await stage.capacity(0, event_id)
+    pool = scripted.pool(slots=30, clock=lambda: now)
+    claims: list[str] = []
+    claim = stage.queue.claim
+
+    async def counted(event_id: str, *more: Any, **how: Any) -> Claimed:
+        claims.append(event_id)
+        return await claim(event_id, *more, **how)
+
+    monkeypatch.setattr(stage.queue, "claim", counted)
+    asked = []
+    for _ in range(6):
+        claims.clear()
+        await pool.run_once()
+        asked.append(sorted(claims))
+        now += 1
+    assert asked[0] == asked[5] == sorted(events)
+    assert [len(claims) for claims in asked[1:3]] == [25, 5]
+
+
 async def test_a_line_that_is_blocked_for_want_of_an_answer_has_capacity_refreshed(
     stage: Stage, scripted: Crew
 ):

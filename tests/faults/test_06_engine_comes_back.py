@@ -103,10 +103,16 @@ async def test_workers_resume_after_it():
         stage = Stage(client)
         peers.script.answers["CreateBooking"] = made
         async with Crew(stage, peers.endpoint, script=peers.script) as crew:
-            await crew.pool().start()
+            pool = crew.pool()
+            await pool.start()
             await crew.keeper.start()
+
+            def is_hit() -> float:
+                pool.wake("")  # it asks again, so that a cut finds it asking
+                return crew.counted("errors_total", kind="engine")
+
             async with cutting([server]):
-                await wait_until(lambda: crew.counted("errors_total", kind="engine"))
+                await wait_until(is_hit)
             await stage.join_many(30)
             await wait_until(lambda: all_are_held(stage, 30))
             assert (

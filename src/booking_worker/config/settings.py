@@ -36,6 +36,7 @@ from booking_worker.config.values import (
     Seconds,
     SecondsOrNone,
     ServerPort,
+    Slots,
     Takes,
     Text,
     Truth,
@@ -149,7 +150,7 @@ class Settings(BaseSettings):
     result_ttl_seconds: Seconds = 86_400
     """How long a final item stays readable, in seconds."""
 
-    worker_pool_size: Count = 10
+    worker_pool_size: Slots = 10
     """How many tasks are worked on at the same time, by all processes together."""
     worker_max_retries: CountOrNone = 3
     """How often a task is tried again after a transient failure before it is a dead letter."""

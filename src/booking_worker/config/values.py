@@ -116,6 +116,7 @@ Port = Annotated[
 ]
 ServerPort = Annotated[int, Field(ge=1, le=_MAX_PORT), Takes("a port from 1 to 65535")]
 Count = Annotated[int, Field(ge=1, le=10**9), Takes("a whole number of at least 1")]
+Slots = Annotated[int, Field(ge=1, le=10_000), Takes("a whole number from 1 to 10000")]
 CountOrNone = Annotated[int, Field(ge=0, le=10**9), Takes("a whole number of at least 0")]
 Seconds = Annotated[
     float,

@@ -34,5 +34,5 @@ def test_a_wrong_setting_is_named(command: Command, monkeypatch: pytest.MonkeyPa
     assert ran.code == 2
     assert ran.err == (
         "Error: GRPC_PORT: got 'many', takes a port from 1 to 65535, or 0 for any free one\n"
-        "Error: WORKER_POOL_SIZE: got '0', takes a whole number of at least 1\n"
+        "Error: WORKER_POOL_SIZE: got '0', takes a whole number from 1 to 10000\n"
     )

@@ -6,13 +6,15 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 Row = Mapping[str, Any]
+
+_WIDE: Final = 110
 
 
 class Goal(NamedTuple):
@@ -49,6 +51,8 @@ class Report:
     def print_table(self) -> None:
         """The table, then each goal with the value found."""
         console = Console()
+        if not console.is_terminal:
+            console.width = _WIDE  # else 80, which shortens the figures of a wide table
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         table = Table(title=self.name, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
         for number, column in enumerate(columns):

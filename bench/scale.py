@@ -32,8 +32,8 @@ EVENTS: Final = (1, 100)
 PROCESSES: Final = (1, 2)
 JOINS: Final = 10_000
 TRIES: Final = 5
-"""What else runs on a host can only add to the CPU that a call takes, and at times adds half: the
-least of these is judged. The median stands beside it, and is what counts of the rates."""
+"""Of which the median counts. The least stands beside it: what else runs on a host can only add to
+the CPU that a call takes, and at times adds half."""
 TICKETS: Final = 10
 """Held by the first of each line: nobody is told that all is sold."""
 BATCH: Final = 100
@@ -198,14 +198,13 @@ def measure(directory: Path, line: Line, count: int) -> dict[str, Any]:
 
 
 def taken_together(tries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The least and the median of each cost, and the median of each rate."""
+    """The median of each figure, and the least of the costs that are judged."""
     figures: dict[str, Any] = {}
     for name in tries[0]:
         values = [one[name] for one in tries]
-        if name.endswith("_us"):
-            figures[name] = min(values)
-        if name in JUDGED or name.endswith("_per_second"):
-            figures[name.replace("_us", "_median_us")] = median(values)
+        figures[name] = median(values)
+        if name in JUDGED:
+            figures[name.replace("_us", "_least_us")] = min(values)
     return figures
 
 
@@ -262,7 +261,7 @@ def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
             at_most("bytes of the engine a waiting item, at most 600", bytes_each, MOST_BYTES),
         ],
         [
-            "us: CPU of the engine a join, as little as it took; per second: the median",
+            "us: CPU of the engine a join; medians, and the least that it took",
             f"{JOINS:,} joins a row and way, {TRIES} times, the lines of three lengths in turns",
             "waiting: at first; those who join meanwhile wait as well",
             f"unary: {RUSH * STREAMS:,} callers at a time; few: {FEW * STREAMS}, without a goal",

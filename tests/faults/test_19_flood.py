@@ -22,8 +22,7 @@ from tests.support.shop import EVENT, Shop
 FITS: Final = 100
 FLOOD: Final = 1_000
 TICKETS: Final = 20
-FAST_SECONDS: Final = 1.0
-"""Half of what a caller waits at most, beside a thousand others on a busy machine."""
+FAST_SECONDS: Final = 0.5
 
 
 @pytest.fixture

@@ -30,8 +30,6 @@ USUAL_STEPS = 5_200
 LEAST_STEPS = 5_000
 MOST_STEPS = 10_000
 """By then a guard that is switched off must have been noticed."""
-LONG_SECONDS = 120
-"""What is seldom takes thousands of steps: half a minute and more beside other tests."""
 STEPS_THERE = 1_000
 """On engines that run the same scripts, elsewhere."""
 
@@ -178,7 +176,6 @@ GUARDS: dict[str, tuple[int, str, str, str, dict[str, int]]] = {
 
 
 @on_one_engine
-@pytest.mark.timeout(LONG_SECONDS)
 @pytest.mark.parametrize("guard", GUARDS)
 def test_without_a_guard_its_promise_is_seen_to_break(
     engine: Shared, runner: asyncio.Runner, guard: str
@@ -211,7 +208,6 @@ RULES: dict[str, tuple[str, str, str, dict[str, int]]] = {
 
 
 @on_one_engine
-@pytest.mark.timeout(LONG_SECONDS)
 @pytest.mark.parametrize("name", RULES)
 def test_with_another_rule_the_reference_disagrees(
     engine: Shared, runner: asyncio.Runner, name: str

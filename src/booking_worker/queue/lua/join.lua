@@ -1,7 +1,8 @@
 -- Take places in the line of one event, many at once; who has one already is told which.
 --
 -- Under load this is most of what the engine does, so it makes few tables and few functions: what
--- it writes is put together from strings.
+-- it writes is put together from strings. In msgpack '\144' is an empty array, '\154' begins an
+-- array of ten, 220 one of as many as the two bytes behind it say, and '\160' + n a string of n.
 --
 -- KEYS  queue      list        item ids in arrival order
 --       positions  sorted set  waiting item id -> sequence number
@@ -35,7 +36,7 @@ local waiting = redis.call('ZCARD', positions)
 local pack = cmsgpack.pack
 local packed_now = pack(now)
 
--- Of those who are new and not written yet: ids, and what HSET takes, twice.
+-- Of those who are new and not written yet: their ids, and what each of the two HSET takes.
 local fresh, ids, records, places = 0, {}, {}, {}
 local answers, made, came, again, first = {}, {}, {}, false, nil
 

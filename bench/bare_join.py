@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgpack
 from redis import Redis
 
 from bench import requests
@@ -63,15 +64,15 @@ def measure(socket: Path, joins: int, batch: int) -> dict[str, Any]:
     prepared = calls("bare", joins, batch)
     client = Redis(unix_socket_path=str(socket))
     client.script_load(scripts.load("join").text)
-    evaluate: Callable[..., list[int]] = client.execute_command
+    evaluate: Callable[..., bytes] = client.execute_command
     times = []
     began = time.perf_counter()
     for arguments in prepared:
         start = time.perf_counter()
         answers = evaluate(*arguments)
         times.append(time.perf_counter() - start)
-        if not all(isinstance(answer, int) for answer in answers):
-            raise RuntimeError(f"a join was refused: {answers}")
+        if not all(isinstance(answer, int) for answer in msgpack.unpackb(answers)):
+            raise RuntimeError(f"a join was refused: {msgpack.unpackb(answers)}")
     seconds = time.perf_counter() - began
     client.close()
     times.sort()

@@ -14,7 +14,7 @@ from booking_worker.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-_FRESH_SECONDS = 1.0
+_FRESH_SECONDS = 2.0
 _MOST_EVENTS = 4096
 
 
@@ -26,7 +26,7 @@ class _Known(NamedTuple):
 
 
 class Rates:
-    """The admission rate of each event, asked for at most once a second and only when needed.
+    """The admission rate of each event, asked for at most every two seconds and only when needed.
 
     A join must not wait for an estimate: it gets the latest known, and while there is none, -1.
     """

@@ -30,13 +30,15 @@ _pack: Final = msgpack.Packer(use_bin_type=False).pack
 
 
 def pack_joins(joins: Sequence[Join]) -> bytes:
-    """What join.lua takes: six msgpack values for each join, all in a row.
+    """What join.lua takes: the msgpack values of all joins, one kind after the other.
 
     One argument for all: a client that encodes each value costs more than the join itself.
     """
-    values: list[str | int | bytes] = []
-    for item_id, user_id, seats, details, key, digest in joins:
-        values += (item_id, user_id, seats, _pack(details), key, digest)
+    item_ids, user_ids, seats, details, keys, digests = zip(*joins, strict=True)
+    values = [len(joins), *user_ids, *item_ids, *seats, *map(_pack, details)]
+    if any(keys):
+        values += keys
+        values += digests
     packed = _pack(values)
     # Without the header that makes an array of them: Lua would let a table grow value by value.
     return packed[1 if len(values) < _LONG_ARRAY else 3 :]
@@ -96,11 +98,11 @@ class Line(Transitions):
         self._run_for("join", event_id, reading, until, joins=pack_joins(joins), actor=actor)
 
     def _outcomes(
-        self, event_id: str, joins: Sequence[Join], answers: Sequence[Any]
+        self, event_id: str, joins: Sequence[Join], answers: bytes
     ) -> list[Joined | BookingWorkerError]:
         return [
             self._joined(event_id, join, answer)
-            for join, answer in zip(joins, answers, strict=True)
+            for join, answer in zip(joins, msgpack.unpackb(answers), strict=True)
         ]
 
     def _joined(self, event_id: str, join: Join, answer: Any) -> Joined | BookingWorkerError:
@@ -108,10 +110,8 @@ class Line(Transitions):
             return Joined(join.item_id, answer, already_queued=False, status=_WAITING)
         if isinstance(answer, list):
             item_id, position, status = answer
-            return Joined(
-                item_id.decode(), position, already_queued=True, status=Status(status.decode())
-            )
-        if answer == b"QUEUE_FULL":
+            return Joined(item_id, position, already_queued=True, status=Status(status))
+        if answer == "QUEUE_FULL":
             return QueueFull(event_id, self._limits.max_size)
         return IdempotencyConflict()
 

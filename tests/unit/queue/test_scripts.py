@@ -52,12 +52,12 @@ def test_the_sha_is_what_the_engine_calls_it():
 
 def test_an_include_comes_once_and_before_those_who_need_it():
     text = scripts.load("settle_retry").text
-    assert text.count("local function engine_clock") == 1
+    assert text.count("redis.call('TIME')") == 1
     order = [
         "local function close_up",
         "local function commit_books",
         "local function leave_line",
-        "local function engine_clock",
+        "local now = redis.call('TIME')",
         "local function publish_changes",
         "local function finish",
         "local function make_ready",
@@ -90,7 +90,7 @@ def test_errors_of_includes_and_of_many_lines_are_the_scripts_own():
 
 def test_a_file_can_be_given_instead():
     script = scripts.load("extend", NOW)
-    assert "engine_clock" not in script.text
+    assert "TIME" not in script.text
     assert "local now = 5" in script.text
     assert script.sha != scripts.load("extend").sha
 

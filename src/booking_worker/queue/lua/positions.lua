@@ -27,8 +27,7 @@ local function place_of(id, seq)
   return rank and rank + 1
 end
 
-local wanted = {}
-for at = ids + 1, #ARGV do wanted[#wanted + 1] = ARGV[at] end
+local wanted = { unpack(ARGV, ids + 1) }
 local records = redis.call('HMGET', items, unpack(wanted))
 local last = 5
 for at, id in ipairs(wanted) do

@@ -2,9 +2,5 @@
 --
 -- Tests load the same scripts with a now.lua of their own that reads a key.
 
-local function engine_clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-
-local now = engine_clock()
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)

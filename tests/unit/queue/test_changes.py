@@ -397,3 +397,7 @@ async def test_in_a_cluster_the_events_lie_on_several_nodes():
         told = [(change.event_id, change.change_id) for change in follower.taken + other.taken]
         assert len(told) == len(set(told)) == 61
         assert follower.errors == other.errors == follower.gaps == other.gaps == []
+        last = Follower(client, queue)
+        assert not await last.run_once()
+        assert sorted(last.house.held()) == sorted(events)
+        await last.stop()

@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import msgpack
 from redis import Redis
 
 from bench import requests
-from booking_worker.domain.model import Join
 from booking_worker.engine.embedded import EmbeddedEngine
 from booking_worker.queue import keys, scripts
 from booking_worker.queue.line import pack_joins
@@ -50,13 +49,8 @@ def calls(event_id: str, joins: int, batch: int) -> list[list[Any]]:
     for start in range(0, joins, batch):
         numbers = range(start, min(start + batch, joins))
         asked = [requests.join(event_id, number) for number in numbers]
-        prepared.append([*fixed, *_values(given, script.args, asked)])
+        prepared.append([*fixed, *script.argv(given | {"joins": pack_joins(asked)})])
     return prepared
-
-
-def _values(given: dict[str, Any], names: Sequence[str], asked: list[Join]) -> list[Any]:
-    given = given | {"joins": pack_joins(asked)}
-    return [given[name] for name in names]
 
 
 def measure(socket: Path, joins: int, batch: int) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def test_every_key_and_argument_is_one_that_python_passes(name: str):
     script = scripts.load(name)
     assert set(script.keys) <= set(keys.of_event("E"))
     method = _method_source(name)
-    for arg in script.args[:-1] if script.each else script.args:
+    for arg in (*script.ints, *script.args):
         given = arg in asdict(LIMITS) or arg in {"actor", "event_id"} or arg in method
         assert given, arg
 

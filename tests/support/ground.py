@@ -21,7 +21,7 @@ from booking_worker.queue.scripts import Script
 def script(text: str, name: str = "test") -> Script:
     """A script of these words."""
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, text, sha, (), (), each=False, errors=frozenset())
+    return Script(name, text, sha, (), (), (), each="", errors=frozenset())
 
 
 COUNT = script("return redis.call('INCR', KEYS[1])")

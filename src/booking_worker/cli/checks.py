@@ -200,8 +200,9 @@ async def _lock_problem(settings: Settings, host: str, port: int) -> str:
     client = server_client((host, port), access_of(settings))
     try:
         runner = runner_for(client)
-        await runner.run(scripts.load("locks/hold"), [lock], [mine, _LOCK_MS])
-        await runner.run(scripts.load("locks/release"), [lock], [mine])
+        for name in ("locks/hold", "locks/release"):
+            script = scripts.load(name)
+            await runner.run(script, [lock], script.argv({"owner": mine, "ttl_ms": _LOCK_MS}))
     except EngineUnavailable as error:
         # Without the words that it is the engine.
         return str(error).partition(": ")[2]

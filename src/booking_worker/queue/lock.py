@@ -70,13 +70,13 @@ class Redlock:
         """
         began = self._clock()
         ttl_ms = round(ttl_seconds * 1000)
-        answers = await self._ask(self._hold, event_ids, self._owner, ttl_ms)
+        answers = await self._ask(self._hold, event_ids, ttl_ms)
         until = began + ttl_seconds * (1 - _DRIFT) - _DRIFT_SECONDS
         return [self._count(votes, until) for votes in zip(*answers, strict=True)]
 
     async def release(self, event_ids: Sequence[str]) -> None:
         """Let go of these locks on every node that can be reached."""
-        await self._ask(self._release, event_ids, self._owner)
+        await self._ask(self._release, event_ids)
 
     async def silent(self) -> list[int]:
         """Which of the nodes do not answer now, by their places among them."""
@@ -97,9 +97,10 @@ class Redlock:
         return Vote(None, lapses_in, is_split=granted > 0)
 
     async def _ask(
-        self, script: scripts.Script, event_ids: Sequence[str], *args: str | int
+        self, script: scripts.Script, event_ids: Sequence[str], ttl_ms: int = 0
     ) -> list[list[int | None]]:
         """For each node, its answer for each event; None for none."""
+        args = script.argv({"owner": self._owner, "ttl_ms": ttl_ms})
         locks = [
             keys.of_event(event_id)["lock"] if event_id else keys.SWEEP_LOCK
             for event_id in event_ids

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any, Final
+
+import msgpack
 
 _FOLDER = "lua"
 _SECTION = re.compile(r"-- (KEYS|ARGV|RETURNS|ERRORS) ?(.*)")
 _INCLUDE = re.compile(r"-- @include (\w+)")
 _ENTRY = re.compile(r"(\w+)(?:  +(\S.*))?")
+
+
+_pack: Final = msgpack.Packer().pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +34,21 @@ class Script:
     text: str
     sha: str
     keys: tuple[str, ...]
+    ints: tuple[str, ...]
+    """The whole numbers in ARGV, packed into one argument: from text Lua reads them slowly."""
     args: tuple[str, ...]
-    each: bool
-    """Whether the last of ``args`` stands for any number of values."""
+    """The others, of one value each."""
+    each: str
+    """The last, which stands for any number of values; empty where there is none."""
     errors: frozenset[str]
+
+    def argv(self, given: Mapping[str, Any], *values: str | bytes | int) -> list[str | bytes | int]:
+        """ARGV: what is given by names, and the values of the argument of the kind "each"."""
+        args = [given[name] for name in self.args]
+        if self.ints:
+            args.insert(0, b"".join([_pack(given[name]) for name in self.ints]))
+        args.extend(values)
+        return args
 
 
 @dataclass(slots=True)
@@ -84,17 +101,16 @@ def _collect(name: str, overrides: Mapping[str, str], seen: dict[str, tuple[_Hea
     seen[name] = (header, source)
 
 
-def _preamble(keys: list[str], args: list[tuple[str, str]]) -> str:
-    lines = [f"local {key} = KEYS[{at}]" for at, key in enumerate(keys, 1)]
-    for at, (arg, kind) in enumerate(args, 1):
-        first = kind.split()[0] if kind else ""
-        if first == "int":
-            lines.append(f"local {arg} = tonumber(ARGV[{at}])")
-        elif first == "each":
-            lines.append(f"local {arg} = {at - 1}")
-        else:
-            lines.append(f"local {arg} = ARGV[{at}]")
-    return "\n".join(lines)
+def _preamble(
+    keys: Iterable[str], ints: Sequence[str], args: Sequence[str], each: str
+) -> Iterator[str]:
+    yield from (f"local {key} = KEYS[{at}]" for at, key in enumerate(keys, 1))
+    if ints:
+        yield f"local {', '.join(ints)} = cmsgpack.unpack(ARGV[1])"
+    first = 2 if ints else 1
+    yield from (f"local {arg} = ARGV[{at}]" for at, arg in enumerate(args, first))
+    if each:
+        yield f"local {each} = {first - 1 + len(args)}"
 
 
 def load(name: str, overrides: Mapping[str, str] | None = None) -> Script:
@@ -112,16 +128,21 @@ def load(name: str, overrides: Mapping[str, str] | None = None) -> Script:
         keys |= header.keys
         args |= header.args
         errors |= header.errors
-    # Of many values, so last, wherever the header that brings them stands.
-    ordered = sorted(args.items(), key=lambda arg: arg[1].startswith("each"))
-    text = "\n".join([_preamble(list(keys), ordered), *(source for _, source in seen.values())])
+    kinds = {arg: said.split(maxsplit=1)[0] if said else "" for arg, said in args.items()}
+    ints = tuple(arg for arg, kind in kinds.items() if kind == "int")
+    single = tuple(arg for arg, kind in kinds.items() if kind not in {"int", "each"})
+    each = next((arg for arg, kind in kinds.items() if kind == "each"), "")
+    text = "\n".join(
+        [*_preamble(keys, ints, single, each), *(source for _, source in seen.values())]
+    )
     return Script(
         name=name,
         text=text,
         sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
         keys=tuple(keys),
-        args=tuple(arg for arg, _ in ordered),
-        each=any(kind.startswith("each") for _, kind in ordered),
+        ints=ints,
+        args=single,
+        each=each,
         errors=frozenset(errors),
     )
 

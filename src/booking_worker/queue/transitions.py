@@ -129,9 +129,7 @@ class Transitions:
         named = keys.of_event(event_id)
         given = self._given | arguments
         given["event_id"] = event_id
-        args = [given[arg] for arg in (script.args[:-1] if script.each else script.args)]
-        args.extend(values)
-        return script, [named[key] for key in script.keys], args
+        return script, [named[key] for key in script.keys], script.argv(given, *values)
 
     async def _remember(self, event_id: str, *, anew: bool = False) -> None:
         """List the event among those that have a line: before its first join, and now and then.

@@ -138,7 +138,7 @@ async def test_scripts_are_forgotten_in_the_middle_of_the_load(ground: Ground):
 
 
 async def test_a_script_that_stays_unknown_is_a_defect(ground: Ground):
-    broken = Script("broken", "return (", "0" * 40, (), (), each=False, errors=frozenset())
+    broken = Script("broken", "return (", "0" * 40, (), (), (), each="", errors=frozenset())
     with pytest.raises(ResponseError) as caught:
         await ground.run(broken, [], [])
     assert not isinstance(caught.value, NoScriptError)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from redis.asyncio import Redis, RedisCluster
 
 from booking_worker.queue import scripts
 
@@ -25,6 +26,14 @@ GIVEN = """\
 return nil
 """
 
+TOLD_BACK = """\
+-- ARGV  first   int
+--       rest    each
+--       second  int
+local function text(number) return string.format('%.0f', number) end
+return { text(first), text(second), unpack(ARGV, rest + 1) }
+"""
+
 
 def test_every_lua_file_is_a_transition_and_no_include_is():
     assert len(scripts.names()) == 40
@@ -35,14 +44,23 @@ def test_every_lua_file_is_a_transition_and_no_include_is():
 def test_the_header_becomes_names():
     script = scripts.load("heartbeat")
     assert script.keys == ("workers",)
-    assert script.args == ("worker_id", "slots", "ttl_ms")
-    assert not script.each
-    assert script.text.splitlines()[:4] == [
+    assert (script.ints, script.args, script.each) == (("slots", "ttl_ms"), ("worker_id",), "")
+    assert script.text.splitlines()[:3] == [
         "local workers = KEYS[1]",
-        "local worker_id = ARGV[1]",
-        "local slots = tonumber(ARGV[2])",
-        "local ttl_ms = tonumber(ARGV[3])",
+        "local slots, ttl_ms = cmsgpack.unpack(ARGV[1])",
+        "local worker_id = ARGV[2]",
     ]
+    given = {"worker_id": "w", "ttl_ms": 3, "slots": 2, "unasked": 1}
+    assert script.argv(given) == [b"\x02\x03", "w"]
+
+
+async def test_numbers_of_all_sizes_arrive_as_they_are(redis_client: Redis | RedisCluster):
+    script = scripts.load("extend", {"extend": TOLD_BACK})
+    numbers = [0, -1, 127, 128, 70_000, -70_000, 1_900_000_000_000, 2**53, -(2**40)]
+    for first, second in zip(numbers, reversed(numbers), strict=True):
+        args = script.argv({"first": first, "second": second}, "a", "b")
+        said = await redis_client.eval(script.text, 0, *args)  # type: ignore[misc]
+        assert said == [str(first).encode(), str(second).encode(), b"a", b"b"]
 
 
 def test_the_sha_is_what_the_engine_calls_it():
@@ -77,9 +95,9 @@ def test_a_key_that_two_files_name_is_passed_once():
 
 def test_an_argument_of_many_values_is_the_last():
     script = scripts.load("positions")
-    assert script.each
-    assert script.args[-1] == "ids"
-    assert f"local ids = {len(script.args) - 1}" in script.text
+    assert (script.ints, script.args, script.each) == ((), (), "ids")
+    assert "local ids = 0" in script.text
+    assert script.argv({}, "a", "b") == ["a", "b"]
 
 
 def test_errors_of_includes_and_of_many_lines_are_the_scripts_own():
@@ -99,11 +117,10 @@ def test_a_transition_can_be_given_instead_too():
     given = {"extend": GIVEN}
     script = scripts.load("extend", given | NOW)
     assert script.keys == ("items",)
-    assert script.args == ("token", "limit", "rest")
+    assert (script.ints, script.args, script.each) == (("token",), ("limit",), "rest")
     assert script.errors == {"ONE", "TWO", "THREE"}
-    assert script.each
     assert script.text.startswith(
-        "local items = KEYS[1]\nlocal token = tonumber(ARGV[1])\n"
+        "local items = KEYS[1]\nlocal token = cmsgpack.unpack(ARGV[1])\n"
         "local limit = ARGV[2]\nlocal rest = 2\n"
     )
 

